@@ -1,0 +1,94 @@
+"""What a person sees while a command runs: log lines, progress bars, tables."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+T = TypeVar("T")
+LOGGER = "pretrain_mlip"
+
+
+def stderr() -> Console:
+    """A console on standard error, made at each call so that a redirected stream is honoured."""
+    return Console(stderr=True)
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Send this package's log to standard error: coloured on a terminal, plain lines elsewhere."""
+    logger = logging.getLogger(LOGGER)
+    for handler in list(logger.handlers):
+        if getattr(handler, "of_console", False):
+            logger.removeHandler(handler)
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=stderr(), show_path=False, show_level=False, omit_repeated_times=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.of_console = True  # type: ignore[attr-defined]  # marks what a second call may replace
+    logger.addHandler(handler)
+    logger.setLevel(level)
+
+
+def log_to_file(path: Path) -> logging.Handler:
+    """Append this package's log to a file as well; remove the handler with ``stop_logging``."""
+    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger(LOGGER).addHandler(handler)
+    return handler
+
+
+def stop_logging(handler: logging.Handler) -> None:
+    logging.getLogger(LOGGER).removeHandler(handler)
+    handler.close()
+
+
+def progress_bar() -> Progress:
+    """A progress display on standard error; it draws nothing where that is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=stderr(),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items and draw a progress bar while they are consumed."""
+    if total is None and isinstance(items, Sequence):
+        total = len(items)
+    with progress_bar() as bar:
+        task = bar.add_task(description, total=total, note="")
+        for item in items:
+            yield item
+            bar.advance(task)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table whose first column is text and whose others are right-aligned."""
+    result = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        result.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        result.add_row(*(value if isinstance(value, str) else f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+    return result
+
+
+def print_table(content: Table) -> None:
+    """Print a table on standard output, wide enough not to be folded where that is a file."""
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(content)
