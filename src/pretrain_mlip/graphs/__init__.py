@@ -1,0 +1,1 @@
+"""Periodic neighbour lists and the graphs that potentials take."""

@@ -1,0 +1,1 @@
+"""Potentials: torch modules that return atomic energies for a graph, and their sums."""

@@ -1,0 +1,141 @@
+"""Any potential of ours as an ASE calculator."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from torch_geometric.data import Data
+
+from pretrain_mlip import keys
+from pretrain_mlip.errors import InputError
+from pretrain_mlip.graphs.graph import edge_vectors, make_graph
+from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.checkpoint import checkpoint_content, load_potential, potential_from_content
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class PretrainedMLIP(Calculator):
+    """Energy, free energy, forces, stress and atomic energies of a potential.
+
+    The neighbour list is built with a skin and kept until an atom has moved by half of it, the cell has changed or
+    atoms have been exchanged. Structures may be smaller than the cutoff, molecules without a cell, slabs, single atoms.
+    The stress (eV/Å³, ASE's sign and order) exists where all three directions are periodic.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies"]
+    potential: Potential
+
+    def __init__(
+        self, potential: Potential, *, device: str = "cpu", dtype: str | None = None, skin: float = 0.5, **ase_options: Any
+    ) -> None:
+        """Wrap a potential, which is moved and frozen, not copied.
+
+        Args:
+            potential: any potential of ours.
+            device: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
+            dtype: "float32" or "float64" for networks; None keeps theirs. Analytic parts are always float64.
+            skin: Å added to the cutoff of the neighbour list; 0 rebuilds it at every call.
+            ase_options: passed to ``ase.calculators.calculator.Calculator``.
+
+        Raises:
+            InputError: the device or the dtype is not available, or the skin is negative.
+        """
+        super().__init__(**ase_options)
+        if dtype is not None and dtype not in DTYPES:
+            raise InputError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}")
+        if not skin >= 0:
+            raise InputError(f"skin {skin} Å: must not be negative")
+        self.device = _device(device)
+        self.skin = float(skin)
+        self.potential = potential.to(self.device).eval().requires_grad_(False)  # noqa: FBT003
+        if dtype is not None:
+            self.potential.set_dtype(DTYPES[dtype])
+        self._graph: Data | None = None
+        self._built_from: Atoms | None = None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto", dtype: str | None = None, **options: Any) -> PretrainedMLIP:
+        """A calculator from a checkpoint (.pt) or from eam.json; arguments as for the constructor.
+
+        Raises:
+            InputError: the file is missing, damaged or not ours.
+        """
+        return cls(load_potential(path), device=device, dtype=dtype, **options)
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes
+    ) -> None:
+        """Fill ``results``; everything is computed at once.
+
+        Raises:
+            InputError: an element is not supported, or positions or cell are not finite.
+        """
+        super().calculate(atoms, properties, system_changes)
+        graph = self._current_graph(self.atoms)
+        output = {name: value.detach().cpu().numpy() for name, value in self.potential(graph).items()}
+        energy = float(output[keys.ENERGY][0])
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": output[keys.ENERGIES],
+            "forces": output[keys.FORCES],
+        }
+        if self.atoms.pbc.all():
+            self.results["stress"] = output[keys.STRESS][0]
+        elif properties is not None and "stress" in properties:
+            raise InputError("stress needs a cell that is periodic in three directions")
+
+    def _current_graph(self, atoms: Atoms) -> Data:
+        """The graph within the cutoff, from the kept list where that still holds."""
+        if not np.isfinite(atoms.positions).all():
+            bad = int(np.argwhere(~np.isfinite(atoms.positions))[0, 0])
+            raise InputError(f"position of atom {bad} ({atoms.symbols[bad]}) is not finite")
+        if self._graph is None or self._stale(atoms):
+            self.potential.types(torch.from_numpy(atoms.numbers.astype(np.int64)).to(self.device))  # names what it lacks
+            self._graph = make_graph(atoms, self.potential.cutoff + self.skin).to(str(self.device))
+            self._built_from = atoms.copy()
+        graph = self._graph
+        graph[keys.POSITIONS] = torch.from_numpy(np.array(atoms.positions, dtype=np.float64)).to(self.device)
+        if self.skin == 0:
+            return graph
+        inside = (edge_vectors(graph).square().sum(1) < self.potential.cutoff**2).nonzero().squeeze(1)
+        current = Data(**graph.to_dict())  # shares all tensors
+        current[keys.EDGE_INDEX] = graph[keys.EDGE_INDEX].index_select(1, inside)
+        current[keys.CELL_SHIFTS] = graph[keys.CELL_SHIFTS].index_select(0, inside)
+        return current
+
+    def _stale(self, atoms: Atoms) -> bool:
+        old = self._built_from
+        if old is None or self.skin == 0 or len(old) != len(atoms):
+            return True
+        if (old.numbers != atoms.numbers).any() or (old.pbc != atoms.pbc).any() or (old.cell != atoms.cell).any():
+            return True
+        moved = np.square(atoms.positions - old.positions).sum(1).max(initial=0.0)
+        return bool(moved > (0.5 * self.skin) ** 2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state["potential"] = checkpoint_content(self.potential)
+        state["_graph"] = state["_built_from"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.potential = potential_from_content(state["potential"]).to(self.device)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device '{name}' is not available ({str(error).splitlines()[0]})") from error
+    return device

@@ -1,0 +1,80 @@
+"""A structure as a torch_geometric graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from pretrain_mlip import keys
+from pretrain_mlip.graphs.neighbors import neighbor_list
+from pretrain_mlip.structures.io import labels_of
+
+
+def make_graph(atoms: Atoms, cutoff: float, *, labels: bool = False) -> Data:
+    """The graph of a structure: all pairs within the cutoff, sorted by centre; geometry in float64.
+
+    Args:
+        atoms: the structure.
+        cutoff: Å.
+        labels: carry energy, forces, stress (nan where absent) and the weight of the structure as well.
+
+    Raises:
+        InputError: positions or cell cannot be used (see ``neighbor_list``).
+    """
+    edge_index, shifts = neighbor_list(atoms, cutoff)
+    cell = np.array(atoms.cell)
+    volume = abs(np.linalg.det(cell)) if atoms.pbc.all() else float("nan")
+    content = {
+        keys.ATOMIC_NUMBERS: torch.from_numpy(atoms.numbers.astype(np.int64)),
+        keys.POSITIONS: torch.from_numpy(np.array(atoms.positions, dtype=np.float64)),
+        keys.CELL: torch.from_numpy(cell.astype(np.float64))[None],
+        keys.VOLUME: torch.tensor([volume], dtype=torch.float64),
+        keys.EDGE_INDEX: torch.from_numpy(edge_index),
+        keys.CELL_SHIFTS: torch.from_numpy(shifts.astype(np.int16)),
+    }
+    if labels:
+        content |= _labels(atoms)
+    return Data(num_nodes=len(atoms), **content)
+
+
+def make_batch(graphs: Sequence[Data]) -> Data:
+    """Several graphs as one."""
+    return Batch.from_data_list(list(graphs))  # type: ignore[return-value]  # torch_geometric builds the class at run time
+
+
+def batch_index(graph: Data) -> Tensor:
+    """(N,) the structure that each atom belongs to."""
+    batch = graph.get(keys.BATCH)
+    if batch is None:
+        return torch.zeros(graph[keys.POSITIONS].shape[0], dtype=torch.int64, device=graph[keys.POSITIONS].device)
+    return batch
+
+
+def edge_vectors(graph: Data) -> Tensor:
+    """(E, 3) Å, from the centre to the neighbour. The reversed edge has exactly the negative vector."""
+    neighbour, centre = graph[keys.EDGE_INDEX]
+    positions, cell = graph[keys.POSITIONS], graph[keys.CELL]
+    difference = positions.index_select(0, neighbour) - positions.index_select(0, centre)
+    shifts = graph[keys.CELL_SHIFTS].to(positions.dtype)
+    if cell.shape[0] == 1:
+        return difference + shifts @ cell[0]
+    cells = cell.index_select(0, batch_index(graph).index_select(0, centre))
+    return difference + torch.einsum("ea,eab->eb", shifts, cells)
+
+
+def _labels(atoms: Atoms) -> dict[str, Tensor]:
+    found = labels_of(atoms)
+    missing = float("nan")
+    forces = np.full((len(atoms), 3), missing) if found.forces is None else found.forces
+    stress = np.full(6, missing) if found.stress is None else found.stress
+    return {
+        keys.ENERGY: torch.tensor([missing if found.energy is None else found.energy], dtype=torch.float64),
+        keys.FORCES: torch.as_tensor(np.array(forces), dtype=torch.float64),
+        keys.STRESS: torch.as_tensor(np.array(stress), dtype=torch.float64)[None],
+        keys.CONFIG_WEIGHT: torch.tensor([float(atoms.info.get(keys.CONFIG_WEIGHT, 1.0))], dtype=torch.float64),
+    }

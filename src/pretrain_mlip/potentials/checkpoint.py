@@ -1,0 +1,120 @@
+"""Potentials on disk: weights, a JSON-able configuration and a format version; never pickled classes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrain_mlip.errors import InputError
+from pretrain_mlip.files import atomic_path
+from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
+from pretrain_mlip.potentials.eam.form import EAM
+from pretrain_mlip.potentials.networks import available_models, build_model
+
+FORMAT = "pretrain-mlip"
+FORMAT_VERSION = 1
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def potential_from_config(config: dict[str, Any]) -> Potential:
+    """The potential that ``Potential.config`` describes, with fresh weights.
+
+    Raises:
+        InputError: the configuration is not one of ours.
+    """
+    try:
+        kind = config["kind"]
+        if kind == SumPotential.kind:
+            return SumPotential([potential_from_config(part) for part in config["parts"]])
+        if kind == ReferenceEnergies.kind:
+            return ReferenceEnergies(config["energies"])
+        if kind == EAM.kind:
+            return EAM(config["elements"], config["cutoff"], config["form"])
+        if kind in available_models():
+            return build_model(kind, config["elements"], **config["hyperparameters"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"damaged configuration of a potential: {error!r}") from error
+    raise InputError(f"a potential of kind '{kind}' is not known to this version")
+
+
+def checkpoint_content(potential: Potential, **extra: Any) -> dict[str, Any]:
+    """What a checkpoint holds: the potential and whatever plain data the caller adds."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": potential.config(),
+        "dtype": _dtype_name(potential),
+        "state": potential.state_dict(),
+        **extra,
+    }
+
+
+def write_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+    """Write a checkpoint to a temporary name and move it into place."""
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a checkpoint of ours, on the CPU, without unpickling code.
+
+    Raises:
+        InputError: the file is missing, truncated, or not a checkpoint written by pretrain-mlip.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a readable checkpoint of pretrain-mlip ({str(error).splitlines()[0][:120]})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: not a checkpoint of pretrain-mlip")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise InputError(f"{path}: format version {content.get('format_version')}, this version reads {FORMAT_VERSION}")
+    return content
+
+
+def save_potential(path: str | os.PathLike[str], potential: Potential, **extra: Any) -> None:
+    """Write a potential as a checkpoint."""
+    write_checkpoint(path, checkpoint_content(potential, **extra))
+
+
+def potential_from_content(content: dict[str, Any]) -> Potential:
+    """The potential in a checkpoint's content, in evaluation mode with frozen weights.
+
+    Raises:
+        InputError: the content is not that of a checkpoint of ours.
+    """
+    try:
+        potential = potential_from_config(content["config"])
+        potential.set_dtype(_DTYPES[content["dtype"]])
+        potential.load_state_dict(content["state"])
+    except (KeyError, RuntimeError) as error:
+        raise InputError(f"damaged checkpoint ({str(error).splitlines()[0]})") from error
+    return potential.eval().requires_grad_(False)  # noqa: FBT003
+
+
+def load_potential(path: str | os.PathLike[str]) -> Potential:
+    """A potential from a checkpoint (.pt) or from eam.json, in evaluation mode with frozen weights.
+
+    Raises:
+        InputError: the file is missing, damaged or not ours.
+    """
+    if Path(path).suffix == ".json":
+        return EAM.load(path)
+    try:
+        return potential_from_content(read_checkpoint(path))
+    except InputError as error:
+        message = str(error)
+        raise InputError(message if message.startswith(str(path)) else f"{path}: {message}") from error
+
+
+def _dtype_name(potential: Potential) -> str:
+    """The precision of the networks in a potential; float64 where there are none."""
+    single = any(value.dtype == torch.float32 for value in potential.parameters())
+    return "float32" if single else "float64"

@@ -1,0 +1,54 @@
+"""What all networks share: settings, and a scale that lets weights of order one give energies in eV."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.settings import Settings
+
+
+class NetworkSettings(Settings):
+    """Hyperparameters that every network has."""
+
+    cutoff: float = Field(5.0, gt=0, description="cutoff, Å")
+
+
+class Network(Potential):
+    """A potential with weights: atomic energies are ``energy_scale`` times what the network returns.
+
+    Attributes:
+        energy_scale: eV, the root mean square of the training forces times 1 Å.
+        average_neighbors: mean number of neighbours in the training data; sums over neighbours are divided by its root.
+    """
+
+    settings_class: ClassVar[type[NetworkSettings]]
+    energy_scale: Tensor
+    average_neighbors: Tensor
+
+    def __init__(self, elements: Sequence[str], settings: NetworkSettings) -> None:
+        super().__init__(elements, settings.cutoff)
+        self.settings = settings
+        self.register_buffer("energy_scale", torch.ones(()))
+        self.register_buffer("average_neighbors", torch.full((), 16.0))
+
+    @abstractmethod
+    def node_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        """Atomic energies (N,) in units of ``energy_scale``; arguments as for ``atomic_energies``, in the weights' dtype."""
+
+    def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        return self.energy_scale * self.node_energies(types, edge_index, edge_vectors.to(self.energy_scale.dtype))
+
+    def set_scales(self, energy_scale: float, average_neighbors: float) -> None:
+        """Set the constants that are taken from the training data."""
+        self.energy_scale.fill_(max(energy_scale, 1e-3))
+        self.average_neighbors.fill_(max(average_neighbors, 1.0))
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": self.kind, "elements": list(self.elements), "hyperparameters": self.settings.model_dump(mode="json")}

@@ -1,0 +1,77 @@
+"""Crystal graph convolutional neural network.
+
+Xie and Grossman, Phys. Rev. Lett. 120, 145301 (2018), equation 5:
+
+    v_i <- v_i + sum_j sigma(z_ij W_f + b_f) * g(z_ij W_s + b_s),   z_ij = v_i (+) v_j (+) u_ij
+
+with v the features of atoms, u the Gaussian expansion of the distance, sigma a sigmoid gate. What differs, so that it is
+a potential: every message carries an envelope that takes it smoothly to zero at the cutoff; layer normalisation of v
+replaces batch normalisation, which would make an energy depend on the rest of its batch; g is SiLU, for smooth forces;
+the energy is a sum of atomic energies, where the original pools features first. W z is computed as the sum of three
+products, of which the two with v are made once per atom and gathered: the same algebra for a fraction of the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from pretrain_mlip.potentials.networks.base import Network, NetworkSettings
+from pretrain_mlip.potentials.networks.bases import GaussianBasis, polynomial_envelope
+
+
+class CGCNNSettings(NetworkSettings):
+    """Hyperparameters of CGCNN."""
+
+    width: int = Field(64, ge=1, description="features per atom")
+    convolutions: int = Field(3, ge=1, description="number of convolutions")
+    gaussians: int = Field(41, ge=2, description="size of the distance expansion")
+    readout_width: int = Field(64, ge=1, description="width of the hidden layer of the readout")
+
+
+class CGCNN(Network):
+    """Gated graph convolutions over distances."""
+
+    kind = "cgcnn"
+    settings_class = CGCNNSettings
+
+    def __init__(self, elements: Sequence[str], settings: CGCNNSettings) -> None:
+        super().__init__(elements, settings)
+        width = settings.width
+        self.embedding = nn.Embedding(len(self.elements), width)
+        self.basis = GaussianBasis(0.0, settings.cutoff, settings.gaussians)
+        self.convolutions = nn.ModuleList(_Convolution(width, settings.gaussians) for _ in range(settings.convolutions))
+        self.readout = nn.Sequential(nn.Linear(width, settings.readout_width), nn.SiLU(), nn.Linear(settings.readout_width, 1))
+
+    def node_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        neighbour, centre = edge_index
+        distance = torch.linalg.vector_norm(edge_vectors, dim=1)  # (E,)
+        basis = self.basis(distance)  # (E, K)
+        envelope = (polynomial_envelope(distance, self.cutoff) * self.average_neighbors.rsqrt())[:, None]  # (E, 1)
+        nodes = self.embedding(types)  # (N, F)
+        for convolution in self.convolutions:
+            nodes = convolution(nodes, neighbour, centre, basis, envelope)
+        return self.readout(nodes).squeeze(1)  # (N,)
+
+
+class _Convolution(nn.Module):
+    def __init__(self, width: int, edge_width: int) -> None:
+        super().__init__()
+        self.normalise = nn.LayerNorm(width)
+        self.of_centre = nn.Linear(width, 2 * width)
+        self.of_neighbour = nn.Linear(width, 2 * width, bias=False)
+        self.of_edge = nn.Linear(edge_width, 2 * width, bias=False)
+
+    def forward(self, nodes: Tensor, neighbour: Tensor, centre: Tensor, basis: Tensor, envelope: Tensor) -> Tensor:
+        normal = self.normalise(nodes)
+        mixed = (
+            self.of_edge(basis)
+            + self.of_centre(normal).index_select(0, centre)
+            + self.of_neighbour(normal).index_select(0, neighbour)
+        )  # (E, 2F)
+        gate, core = mixed.chunk(2, dim=1)
+        return nodes.index_add(0, centre, torch.sigmoid(gate) * silu(core) * envelope)
