@@ -51,7 +51,7 @@ class PretrainedMLIP(Calculator):
             raise InputError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}")
         if not skin >= 0:
             raise InputError(f"skin {skin} Å: must not be negative")
-        self.device = _device(device)
+        self.device = device_named(device)
         self.skin = float(skin)
         self.potential = potential.to(self.device).eval().requires_grad_(False)  # noqa: FBT003
         if dtype is not None:
@@ -130,7 +130,12 @@ class PretrainedMLIP(Calculator):
         self.potential = potential_from_content(state["potential"]).to(self.device)
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """A torch device; "auto" is a GPU where there is one.
+
+    Raises:
+        InputError: the device is not available.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,0 +1,1 @@
+"""Molecular dynamics, detection of failures, survival statistics and radial distribution functions."""

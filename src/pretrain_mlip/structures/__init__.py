@@ -1,0 +1,1 @@
+"""Structures and their labels: reading, checking, splitting, perturbing."""

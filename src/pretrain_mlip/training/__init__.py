@@ -1,0 +1,1 @@
+"""One training loop; what differs between strategies is data and starting weights."""

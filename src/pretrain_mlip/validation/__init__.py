@@ -1,0 +1,1 @@
+"""Checks of a potential against reference data and against physics: error tables and dimer scans."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
-from pydantic import Field
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -26,28 +25,12 @@ from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.graphs.graph import batch_index, edge_vectors, make_batch, make_graph
 from pretrain_mlip.potentials.base import forces_from_gradient, summed_products
 from pretrain_mlip.potentials.eam.form import EAM, group_edges
-from pretrain_mlip.settings import Settings
+from pretrain_mlip.potentials.eam.settings import EAMSettings
 from pretrain_mlip.structures.io import labels_of
 
 log = logging.getLogger(__name__)
 RIDGE = 1e-4  # pulls what the data do not determine to the starting values
 MARGIN = 4.0  # how far, in ln, a positive parameter may move from its starting value
-
-
-class EAMSettings(Settings):
-    """The EAM and its fit."""
-
-    form: Literal["alloy", "fs"] = Field("alloy", description="density per source element (setfl eam/alloy), or per source and centre (eam/fs)")
-    cutoff: float = Field(8.0, gt=0, description="cutoff, Å")
-    energy_weight: float = Field(1.0, ge=0, description="weight of energies per atom, in units of their spread")
-    forces_weight: float = Field(1.0, ge=0, description="weight of forces, in units of their root mean square")
-    stress_weight: float = Field(0.1, ge=0, description="weight of stress, in units of its root mean square")
-    huber: float = Field(1.0, gt=0, description="residual, in units of the spread, where the loss turns from square to linear")
-    starts: int = Field(4, ge=1, description="number of random starts")
-    screening_frames: int = Field(24, ge=1, description="frames on which the starts are compared")
-    screening_iterations: int = Field(60, ge=1, description="L-BFGS iterations of each start")
-    max_iterations: int = Field(250, ge=1, description="L-BFGS iterations of the final fit")
-    seed: int = Field(0, ge=0, description="seed of the starts")
 
 
 @dataclass

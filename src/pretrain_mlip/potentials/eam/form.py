@@ -183,7 +183,7 @@ class EAM(Potential):
 
         return PretrainedMLIP(self)
 
-    def write_setfl(self, path: str | os.PathLike[str], **options: int) -> None:
+    def write_setfl(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Write eam/alloy or eam/fs tables; see ``pretrain_mlip.potentials.eam.setfl.write_setfl``."""
         from pretrain_mlip.potentials.eam.setfl import write_setfl
 

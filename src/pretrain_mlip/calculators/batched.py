@@ -1,0 +1,85 @@
+"""Predictions for many structures at once: labels for pretraining, error tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch_geometric.data import Data
+
+from pretrain_mlip import keys
+from pretrain_mlip.calculators.ase import DTYPES, device_named
+from pretrain_mlip.console import track
+from pretrain_mlip.errors import InputError
+from pretrain_mlip.graphs.graph import make_batch, make_graph
+from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.structures.io import Labels, name_of, set_labels
+
+EDGES_PER_BATCH = 100_000  # enough to hide the overhead of a call, small enough for caches and memory
+
+
+def predict(
+    potential: Potential, frames: Sequence[Atoms], *, device: str = "cpu", dtype: str | None = None, description: str = "predicting"
+) -> list[Labels]:
+    """Energy (eV), forces (eV/Å) and stress (eV/Å³; None where a structure is not periodic in three directions).
+
+    Args:
+        potential: any potential of ours; moved to the device, its weights are left as they are.
+        frames: structures.
+        device: "cpu", "cuda" or "auto".
+        dtype: "float32" or "float64" for networks; None keeps theirs.
+        description: for the progress bar.
+
+    Raises:
+        InputError: an element is not supported, or positions or a cell are not finite; names the structure.
+    """
+    place = device_named(device)
+    potential = potential.to(place)
+    if dtype is not None:
+        potential.set_dtype(DTYPES[dtype])
+    labels: list[Labels] = []
+    for graphs in _batches(potential, frames, description):
+        batch = make_batch(graphs).to(str(place))
+        with torch.no_grad():
+            output = {name: value.detach().cpu().numpy() for name, value in potential(batch).items()}
+        start = 0
+        for number, graph in enumerate(graphs):
+            end = start + int(graph.num_nodes or 0)
+            stress = output[keys.STRESS][number]
+            labels.append(
+                Labels(float(output[keys.ENERGY][number]), output[keys.FORCES][start:end], stress if np.isfinite(stress).all() else None)
+            )
+            start = end
+    return labels
+
+
+def label_structures(potential: Potential, frames: Sequence[Atoms], *, device: str = "cpu") -> list[Atoms]:
+    """Copies of structures with the potential's energy, forces and stress as labels.
+
+    Raises:
+        InputError: see ``predict``.
+    """
+    copies = [atoms.copy() for atoms in frames]
+    for atoms, found in zip(copies, predict(potential, frames, device=device, description="labelling"), strict=True):
+        set_labels(atoms, found.energy, found.forces, found.stress)
+    return copies
+
+
+def _batches(potential: Potential, frames: Sequence[Atoms], description: str) -> Iterator[list[Data]]:
+    graphs: list[Data] = []
+    edges = 0
+    for number, atoms in enumerate(track(frames, description)):
+        try:
+            potential.types(torch.from_numpy(atoms.numbers.astype(np.int64)).to(next(potential.buffers()).device))
+            graph = make_graph(atoms, potential.cutoff)
+        except InputError as error:
+            raise InputError(f"{name_of(atoms, number)}: {error}") from None
+        graphs.append(graph)
+        edges += graph[keys.EDGE_INDEX].shape[1]
+        if edges >= EDGES_PER_BATCH:
+            yield graphs
+            graphs, edges = [], 0
+    if graphs:
+        yield graphs

@@ -1,0 +1,37 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from pretrain_mlip.calculators.ase import PretrainedMLIP
+
+SETTINGS, OUTPUT = "Settings", "Output"
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.", rich_help_panel=SETTINGS)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as cutoff=6 or md.timestep=0.5.", show_default=False)
+]
+Data = Annotated[str, typer.Argument(metavar="DATA", help="Structures: a file, or the name of an embedded data set.")]
+Potential = Annotated[Path, typer.Argument(metavar="POTENTIAL", help="A checkpoint (.pt) or eam.json.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU where there is one.")]
+Dtype = Annotated[str | None, typer.Option(help="float32 or float64; the checkpoint's where not given.")]
+
+
+def read_data(source: str, *, require: tuple[str, ...] = ("energy", "forces")) -> list[Atoms]:
+    """Structures from a file, or an embedded data set by name."""
+    from pretrain_mlip.structures.datasets import read_data as read
+
+    return read([source], require=require)
+
+
+def load_calculator(path: Path, device: str, dtype: str | None) -> PretrainedMLIP:
+    """The calculator of a potential."""
+    from pretrain_mlip.calculators.ase import PretrainedMLIP
+
+    return PretrainedMLIP.load(path, device=device, dtype=dtype)

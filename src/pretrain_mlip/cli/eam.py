@@ -1,0 +1,33 @@
+"""``fit-eam``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pretrain_mlip.cli.common import OUTPUT, Config, Data, Overrides, read_data
+
+
+def fit_eam(
+    data: Data,
+    overrides: Overrides = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for eam.json, the setfl file and eam.png.", rich_help_panel=OUTPUT)] = Path("eam"),
+    config: Config = None,
+) -> None:
+    """Fit an embedded-atom potential and write it as eam.json and as setfl tables for LAMMPS.
+
+    Example: pretrain-mlip fit-eam silica.extxyz -o eam form=fs cutoff=6
+    """
+    from pretrain_mlip.console import print_table
+    from pretrain_mlip.pipeline.preparation import eam_table, fit_and_write_eam
+    from pretrain_mlip.potentials.eam.settings import EAMSettings
+    from pretrain_mlip.settings import read_settings
+    from pretrain_mlip.structures.splits import split_structures
+
+    settings = read_settings(EAMSettings, config, overrides or [])
+    splits = split_structures(read_data(data))
+    eam = fit_and_write_eam(splits.train, [*splits.val, *splits.test], settings, output)
+    print_table(eam_table(eam))
+    typer.echo(f"written: {', '.join(str(path) for path in sorted(output.iterdir()))}")

@@ -1,0 +1,35 @@
+"""``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pretrain_mlip.cli.common import OUTPUT, Potential
+
+
+def export(
+    potential: Potential,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", rich_help_panel=OUTPUT)],
+    file_format: Annotated[str, typer.Option("--format", help="setfl: tables for LAMMPS pair_style eam/alloy or eam/fs.")] = "setfl",
+    include_e0: Annotated[bool, typer.Option(help="Add the energies of isolated atoms to the embedding functions.")] = False,
+) -> None:
+    """Write a potential in a form that other programs read.
+
+    Example: pretrain-mlip export runs/silica_mini/eam/eam.json --format setfl -o silica.eam.alloy
+    """
+    from pretrain_mlip.errors import InputError
+    from pretrain_mlip.potentials.checkpoint import load_potential
+    from pretrain_mlip.potentials.eam.form import EAM
+    from pretrain_mlip.potentials.eam.setfl import write_setfl
+
+    if file_format != "setfl":
+        raise InputError(f"format '{file_format}': expected setfl")
+    model = load_potential(potential)
+    if not isinstance(model, EAM):
+        raise InputError(f"{potential}: only an EAM (eam.json) can be written as setfl tables")
+    write_setfl(model, output, include_e0=include_e0)
+    style = "eam/fs" if model.form == "fs" else "eam/alloy"
+    typer.echo(f"{output}\nLAMMPS: units metal; pair_style {style}; pair_coeff * * {output} {' '.join(model.elements)}")

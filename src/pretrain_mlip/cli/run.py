@@ -1,0 +1,62 @@
+"""``run``, ``resume`` and ``train``: the whole pipeline, or its part up to trained networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigFile = Annotated[Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Configuration; without it, the silica demonstration.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=50.", show_default=False)
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of an interrupted run.")]
+
+
+def run(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Run everything: EAM, perturbation, training, tests, MD, report.
+
+    Example: pretrain-mlip run my.yaml training.epochs=50
+
+    A run that was interrupted goes on where it was when it is started again with the same configuration.
+    """
+    from pretrain_mlip.pipeline.run import run_pipeline
+
+    run_pipeline(_configuration(config, overrides))
+
+
+def train(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    strategy: Annotated[list[str] | None, typer.Option(help="vanilla, pretrain, finetune or delta; in place of the configuration's.")] = None,
+) -> None:
+    """Train strategies, with the EAM and perturbed structures that they need, and stop there.
+
+    Example: pretrain-mlip train my.yaml --strategy vanilla
+    """
+    from pretrain_mlip.pipeline.run import run_pipeline
+
+    extra = [f"strategies=[{','.join(strategy)}]"] if strategy else []
+    run_pipeline(_configuration(config, [*(overrides or []), *extra]), until="training")
+
+
+def resume(run_dir: RunFolder) -> None:
+    """Go on with an interrupted run, in its folder and with its configuration.
+
+    Example: pretrain-mlip resume runs/silica_mini
+    """
+    from pretrain_mlip.pipeline.run import resume_pipeline
+
+    resume_pipeline(run_dir)
+
+
+def _configuration(config: Path | None, overrides: list[str] | None):  # noqa: ANN202  # keeps pydantic out of --help
+    from pretrain_mlip.config import RunConfig
+    from pretrain_mlip.settings import read_settings
+
+    overrides = list(overrides or [])
+    if config is not None and "=" in str(config) and not config.exists():  # run key=value, without a file
+        overrides.insert(0, str(config))
+        config = None
+    return read_settings(RunConfig, config, overrides)

@@ -1,0 +1,89 @@
+"""The configuration of a run: every group of settings, with the defaults of the demonstration on silica."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from pretrain_mlip.dynamics.md import MDSettings
+from pretrain_mlip.dynamics.survival import StabilitySettings
+from pretrain_mlip.potentials.eam.settings import EAMSettings
+from pretrain_mlip.settings import Settings
+from pretrain_mlip.structures.io import LabelKeys
+from pretrain_mlip.structures.perturbation import PerturbationSettings
+from pretrain_mlip.structures.splits import SplitSettings
+from pretrain_mlip.training.settings import StrategyName, TrainingSettings
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_source(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str | list) else value
+
+
+class DataSettings(Settings):
+    """DFT structures. A file name, or a list of them, in place of this group means ``source``."""
+
+    source: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        default=["silica_mini"], min_length=1, description="files, or the name of an embedded data set"
+    )
+    keys: LabelKeys = Field(default_factory=LabelKeys, description="names of the labels, where they are unusual")
+    split: SplitSettings = Field(default_factory=SplitSettings, description="training, validation and test sets")
+    reference_energies: dict[str, float] = Field(
+        default_factory=dict, description="E0 of elements in eV; isolated atoms in the data or a fit give the others"
+    )
+
+
+class ModelSettings(Settings):
+    """The network."""
+
+    name: str = Field(default="cgcnn", description="architecture")
+    hyperparameters: dict[str, Any] = Field(default_factory=dict, description="of the architecture, see its page")
+
+
+class FinetuningSettings(Settings):
+    """What finetuning does differently; epochs, batches and loss are those of the training on DFT."""
+
+    learning_rate: float = Field(default=4e-3, gt=0, description="highest learning rate")
+
+
+class RDFSettings(Settings):
+    """Radial distribution functions of MD beside those of DFT structures."""
+
+    config_type: str | None = Field(default=None, description="DFT structures to compare with; null: the most frequent kind")
+    r_max: float = Field(default=6.0, gt=0, description="largest distance, Å")
+    bins: int = Field(default=120, ge=10, description="number of bins")
+    equilibration_ps: float = Field(default=0.3, ge=0, description="part of the run that is left out")
+    md: MDSettings = Field(
+        default_factory=lambda: MDSettings(temperature=2000.0, end_temperature=2000.0, duration_ps=2.0, save_every=20),
+        description="the run that every potential makes",
+    )
+
+
+class RunConfig(Settings):
+    """A whole run."""
+
+    output: str = Field(default="runs/silica_mini", description="folder of the run")
+    seed: int = Field(default=0, ge=0, description="seed of weights, order of structures and replicas")
+    device: str = Field(default="cpu", description="cpu, cuda, or auto for a GPU where there is one")
+    workers: int = Field(default=2, ge=1, description="processes for strategies and MD replicas, one thread each")
+    threads: int = Field(default=1, ge=1, description="threads of the main process; more help from about 1000 atoms a batch on")
+    strategies: list[StrategyName] = Field(
+        default=["vanilla", "finetune", "delta"], min_length=1, description="what is trained; finetune brings pretrain along"
+    )
+    data: Annotated[DataSettings, BeforeValidator(_as_source)] = Field(
+        default_factory=DataSettings, description="DFT structures, their labels and splits"
+    )
+    eam: EAMSettings = Field(default_factory=EAMSettings, description="the embedded-atom potential")
+    perturbation: PerturbationSettings = Field(default_factory=PerturbationSettings, description="structures that the EAM labels")
+    model: ModelSettings = Field(default_factory=ModelSettings, description="the network")
+    training: TrainingSettings = Field(default_factory=TrainingSettings, description="training on DFT, of every strategy")
+    pretraining: TrainingSettings = Field(default_factory=TrainingSettings, description="training on EAM labels")
+    finetuning: FinetuningSettings = Field(default_factory=FinetuningSettings, description="what finetuning does differently")
+    stability: StabilitySettings | None = Field(
+        default_factory=StabilitySettings, description="heating runs until failure; null leaves them out"
+    )
+    rdf: RDFSettings | None = Field(default_factory=RDFSettings, description="radial distributions; null leaves them out")

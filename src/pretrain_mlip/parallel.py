@@ -1,0 +1,96 @@
+"""Tasks in processes of their own, where a process that dies takes only its own task with it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+from typing import TYPE_CHECKING, TypeVar
+
+from pretrain_mlip.errors import ComputationError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+T = TypeVar("T")
+R = TypeVar("R")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def run_in_processes(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[tuple[T, R | Exception]]:
+    """Apply a function to tasks in single-threaded spawned processes.
+
+    Each of ``workers`` threads owns one process: a common pool could not tell which of its tasks killed it.
+
+    Args:
+        function: importable by name from a fresh process.
+        tasks: picklable.
+        workers: number of processes at a time.
+
+    Yields:
+        A task with its result, or with the exception that ended it; ComputationError when its process died. In order
+        of completion.
+
+    Raises:
+        InputError: the function raised it; tasks that wait are dropped.
+    """
+    own = threading.local()
+    pools: list[ProcessPoolExecutor] = []
+
+    def run(task: T) -> R | Exception:
+        if getattr(own, "pool", None) is None:
+            own.pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"), initializer=_end_with_parent)
+            pools.append(own.pool)
+        try:
+            return own.pool.submit(function, task).result()
+        except InputError:
+            raise
+        except BrokenProcessPool:
+            own.pool = None
+            return ComputationError("the worker process died (out of memory, or a crash in compiled code)")
+        except Exception as error:  # noqa: BLE001  # handed to the caller, who knows what it means
+            return error
+
+    with _single_threaded_children(), ThreadPoolExecutor(min(workers, max(1, len(tasks)))) as threads:
+        futures = {threads.submit(run, task): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            for future in futures:
+                future.cancel()  # after an error or an interruption: what has not begun never will
+            for pool in pools:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, killed for instance: nobody would read its result.
+
+    A child that went on would also write into a run that may have been resumed meanwhile.
+    """
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """Children read these variables when they load numpy and torch, which is before any code of ours runs there."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

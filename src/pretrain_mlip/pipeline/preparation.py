@@ -1,0 +1,127 @@
+"""The first steps of a run: DFT structures, the EAM, perturbed structures with its labels."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from rich.table import Table
+
+from pretrain_mlip.calculators.batched import label_structures, predict
+from pretrain_mlip.config import DataSettings, RunConfig
+from pretrain_mlip.console import table
+from pretrain_mlip.files import read_json, write_json
+from pretrain_mlip.keys import SPLITS
+from pretrain_mlip.pipeline.folder import RunFolder
+from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.eam.fit import fit_eam
+from pretrain_mlip.potentials.eam.form import EAM
+from pretrain_mlip.potentials.eam.settings import EAMSettings
+from pretrain_mlip.structures.checks import check_structures, raise_on_errors
+from pretrain_mlip.structures.datasets import read_data
+from pretrain_mlip.structures.io import read_structures, write_structures
+from pretrain_mlip.structures.perturbation import Teacher, perturb
+from pretrain_mlip.structures.reference_energies import fit_reference_energies
+from pretrain_mlip.structures.splits import Splits, split_structures
+
+log = logging.getLogger(__name__)
+
+
+def prepare_data(folder: RunFolder, settings: DataSettings) -> Splits:
+    """Read, check and split the DFT structures, and write them into the run; or read what is already there.
+
+    Raises:
+        InputError: see ``read_structures``, ``check_structures``, ``split_structures``.
+    """
+    if not folder.reference_energies.exists():
+        frames = read_data(settings.source, keys=settings.keys)
+        findings = check_structures(frames)
+        raise_on_errors(findings)
+        for finding in findings:
+            if finding.severity == "warning":
+                log.warning("%s", finding.message)
+        splits = split_structures(frames, settings.split)
+        for name, part in zip(SPLITS, splits, strict=True):
+            if part:
+                write_structures(folder.data(name), part)
+        write_json(folder.reference_energies, fit_reference_energies(splits.train, settings.reference_energies))
+    # Always from the run's own files, so that a resumed run sees the same digits as an uninterrupted one
+    return Splits(*(read_structures(folder.data(name)) if folder.data(name).exists() else [] for name in SPLITS))
+
+
+def data_hash(frames: Sequence[Atoms]) -> str:
+    """SHA-256 of elements, cells, positions and labels."""
+    digest = hashlib.sha256()
+    for atoms in frames:
+        results = atoms.calc.results if atoms.calc is not None else {}
+        for array in (atoms.numbers, atoms.cell.array, atoms.positions, *(results[name] for name in sorted(results))):
+            digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
+    return digest.hexdigest()
+
+
+def fit_and_write_eam(train: Sequence[Atoms], held_out: Sequence[Atoms], settings: EAMSettings, folder: Path) -> EAM:
+    """Fit an EAM and write eam.json, the setfl file and eam.png into a folder."""
+    from pretrain_mlip.report.curves import eam_decomposition
+    from pretrain_mlip.report.style import save
+
+    eam = fit_eam(train, settings=settings, held_out=held_out)
+    eam.report["data_hash"] = data_hash(train)
+    eam.write_setfl(folder / f"eam.eam.{eam.form}")
+    save(eam_decomposition(eam_curves(eam)), folder / "eam.png")
+    eam.save(folder / "eam.json")
+    return eam
+
+
+def eam_curves(eam: EAM) -> dict[str, dict[str, list[float]]]:
+    """The parts of every dimer's energy, as the report draws them: density, pair (Morse and wall), atomic, total."""
+    from pretrain_mlip.potentials.eam.form import decompose_dimers
+
+    curves = {}
+    for pair, parts in decompose_dimers(eam).items():
+        both = [morse + wall for morse, wall in zip(parts["morse"], parts["wall"], strict=True)]
+        curves[pair] = {"r": parts["r"], "density": parts["density"], "pair": both, "atomic": parts["atomic"], "total": parts["total"]}
+    return curves
+
+
+def eam_table(eam: EAM) -> Table:
+    """Errors of a fit for the terminal."""
+    rows = []
+    for name in ("train", "held_out"):
+        errors = eam.report.get(name)
+        if errors:
+            stress = errors["stress_rmse"]
+            rows.append(
+                [name, 1e3 * errors["energy_rmse"], errors["forces_rmse"], errors["forces_rms"], "-" if stress is None else stress * 160.21766]
+            )
+    columns = ["structures", "energy RMSE, meV/atom", "force RMSE, eV/Å", "RMS of the DFT forces", "stress RMSE, GPa"]
+    return table(f"EAM ({eam.form}, {', '.join(eam.elements)}, cutoff {eam.cutoff:g} Å)", columns, rows)
+
+
+def teacher_of(potential: Potential) -> Teacher:
+    """What the perturbation asks for labels."""
+    return lambda frames: predict(potential, frames, description="asking the teacher")
+
+
+def prepare_eam(folder: RunFolder, splits: Splits, settings: EAMSettings) -> EAM:
+    """Fit the EAM of a run, or read the one that is already there."""
+    if not folder.eam.exists():
+        fit_and_write_eam(splits.train, [*splits.val, *splits.test], settings, folder.eam.parent)
+    return EAM.load(folder.eam)
+
+
+def prepare_pretraining(folder: RunFolder, splits: Splits, eam: EAM, config: RunConfig) -> dict[str, int]:
+    """Perturb training and validation structures and label them, parents included; returns the counts of draws."""
+    if not folder.pretraining_counts.exists():
+        counts: dict[str, int] = {}
+        for name in ("train", "val"):
+            parents: list[Atoms] = getattr(splits, name)
+            made = perturb(parents, config.perturbation, teacher=teacher_of(eam))
+            write_structures(folder.pretraining(name), [*label_structures(eam, parents), *made.frames])
+            counts = {key: counts.get(key, 0) + made.counts.get(key, 0) for key in {*counts, *made.counts}}
+        write_json(folder.pretraining_counts, dict(sorted(counts.items())))
+        log.info("perturbation: %s", ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    return read_json(folder.pretraining_counts)

@@ -1,0 +1,263 @@
+"""A run from its configuration to its report; every step that is already in the folder is not made again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pretrain_mlip import console
+from pretrain_mlip.config import RunConfig
+from pretrain_mlip.errors import InputError
+from pretrain_mlip.files import make_folder, sha256, write_text
+from pretrain_mlip.keys import CONFIG_TYPE
+from pretrain_mlip.pipeline import preparation, trials
+from pretrain_mlip.pipeline.folder import RunFolder
+from pretrain_mlip.pipeline.strategies import stage_settings, train_strategies
+from pretrain_mlip.potentials.eam.form import EAM
+from pretrain_mlip.potentials.networks import model_settings
+from pretrain_mlip.report.html import write_report
+from pretrain_mlip.report.results import FILE_NAME, Results
+from pretrain_mlip.settings import to_yaml
+from pretrain_mlip.structures.splits import Splits
+from pretrain_mlip.structures.checks import summarise
+
+log = logging.getLogger(__name__)
+REPORTED_VERSIONS = ("pretrain-mlip", "torch", "torch-geometric", "lightning-fabric", "ase", "matscipy", "numpy", "scipy")
+
+
+def run_pipeline(config: RunConfig, until: Literal["training", "report"] = "report") -> Path:
+    """Make a run, or go on with it where the folder holds one with the same configuration.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the configuration or the data cannot be used, or the folder holds another run.
+        ComputationError: a step failed.
+    """
+    config = resolved(config)
+    folder = RunFolder(make_folder(config.output))
+    if folder.config.exists():
+        _check_same(folder, config)
+    else:
+        write_text(folder.config, to_yaml(config))
+    handler = console.log_to_file(folder.log)
+    try:
+        _Run(folder, config).make(until)
+    finally:
+        console.stop_logging(handler)
+    return folder.path
+
+
+def resume_pipeline(path: Path) -> Path:
+    """Go on with a run in its folder, wherever that now is.
+
+    Raises:
+        InputError: there is no run in the folder.
+    """
+    config = RunFolder(path).read_config()
+    return run_pipeline(config.model_copy(update={"output": str(path)}))
+
+
+def resolved(config: RunConfig) -> RunConfig:
+    """The configuration with every default of the network filled in.
+
+    Raises:
+        InputError: the network or one of its hyperparameters is unknown.
+    """
+    hyperparameters = model_settings(config.model.name, config.model.hyperparameters).model_dump(mode="json")
+    return config.model_copy(update={"model": config.model.model_copy(update={"hyperparameters": hyperparameters})})
+
+
+class _Run:
+    def __init__(self, folder: RunFolder, config: RunConfig) -> None:
+        self.folder, self.config = folder, config
+        found = (folder.path / FILE_NAME).exists()
+        self.results = Results.read(folder.path) if found else Results(title=f"pretrain-mlip: {Path(config.output).name}")
+        self.timings: dict[str, float] = dict(self.results.timings or {})
+
+    def make(self, until: str) -> None:
+        log.info("run in %s", self.folder.path)
+        torch.set_num_threads(self.config.threads)
+        with self._timed("data"):
+            splits = preparation.prepare_data(self.folder, self.config.data)
+            self._describe_data(splits)
+        with self._timed("EAM"):
+            eam = preparation.prepare_eam(self.folder, splits, self.config.eam)
+            self._describe_eam(eam, splits)
+        with self._timed("perturbation"):
+            preparation.prepare_pretraining(self.folder, splits, eam, self.config)
+        with self._timed("training"):
+            names = train_strategies(self.folder, self.config)
+            self._describe_training(names)
+        if until == "training":
+            self._write()
+            return
+        everything = [trials.EAM_NAME, *names]
+        with self._timed("tests"):
+            frames = splits.test or splits.val
+            self._add(trials.test_errors(self.folder, everything, frames, self.config.device))
+            self._add(trials.dimer_scans(self.folder, everything, eam.elements))
+            distances, closest = trials.pair_distances(self.folder, splits)
+            self._add({"pair_distances": distances})
+            if self.results.dataset is not None:
+                self.results.dataset.closest = dict(closest)
+        self._dynamics(everything, splits)
+        self.results.provenance = self._provenance()
+        self._write()
+        log.info("report: %s", write_report(self.folder.path))
+
+    def _dynamics(self, names: list[str], splits: Splits) -> None:
+        """Survival and RDF, unless an earlier session of this run has them."""
+        stability, rdf = self.config.stability, self.config.rdf
+        if stability is not None and self.results.survival is None:
+            with self._timed("MD"):
+                starts = splits.test or splits.val
+                campaign = stability.model_copy(update={"workers": self.config.workers})
+                self._add({"survival": trials.survival(self.folder, names, starts, campaign, self.config.device)})
+            self._write()
+        if rdf is not None and self.results.rdf is None:
+            with self._timed("RDF"):
+                self._add({"rdf": trials.radial_distributions(self.folder, names, splits, rdf, self.config)})
+            self._write()
+
+    def _describe_data(self, splits: Splits) -> None:
+        frames = [atoms for part in splits for atoms in part]
+        if not self.timings.get("perturbation"):
+            for name, value in summarise(frames).items():
+                log.info("data: %s: %s", name, value)
+        symbols = sorted({symbol for atoms in frames for symbol in atoms.symbols})
+        kinds = Counter(str(atoms.info.get(CONFIG_TYPE, "(none)")) for atoms in frames)
+        self._add(
+            {
+                "dataset": {
+                    "name": ", ".join(Path(name).name for name in self.config.data.source),
+                    "frames": len(frames),
+                    "atoms": sum(len(atoms) for atoms in frames),
+                    "elements": symbols,
+                    "config_types": dict(sorted(kinds.items())),
+                },
+                "splits": {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
+                "config": self.config.model_dump(mode="json"),
+            }
+        )
+
+    def _describe_eam(self, eam: EAM, splits: Splits) -> None:
+        from pretrain_mlip.calculators.batched import predict
+        from pretrain_mlip.validation.errors import error_table
+
+        if self.results.eam is not None:
+            return
+        held_out = splits.test or splits.val
+        errors = {
+            name: error_table(frames, predict(eam, frames, description=f"EAM on {name}"))["all"]
+            for name, frames in (("train", splits.train), ("test", held_out))
+        }
+        curves = preparation.eam_curves(eam)
+        self._add(
+            {
+                "eam": {
+                    "elements": list(eam.elements),
+                    "pairs": list(curves),
+                    "cutoff": eam.cutoff,
+                    "form": f"eam/{eam.form}",
+                    "parameters": sum(value.numel() for value in eam.parameters()),
+                    "errors": errors,
+                    "starts": eam.report["start_losses"],
+                    "convergence": eam.report["loss"],
+                },
+                "eam_decomposition": curves,
+            }
+        )
+
+    def _describe_training(self, names: list[Any]) -> None:
+        from pretrain_mlip.files import read_json
+        from pretrain_mlip.potentials.checkpoint import read_checkpoint
+        from pretrain_mlip.training.stages import STRATEGIES
+
+        learning = {}
+        for name in names:
+            history = [row for row in read_checkpoint(self.folder.model(name) / "last.pt")["training"]["history"] if "val_forces_mae" in row]
+            dft = STRATEGIES[name].labels == "dft"
+            learning[name] = {
+                "epoch": [row["epoch"] for row in history],
+                "step": [row["step"] for row in history],
+                "dft_steps": [row["step"] if dft else 0 for row in history],
+                "train_loss": [row["loss"] for row in history],
+                "val_energy_mae": [1e3 * row["val_energy_mae"] for row in history],
+                "val_forces_mae": [1e3 * row["val_forces_mae"] for row in history],
+                "learning_rate": [row["learning_rate"] for row in history],
+            }
+            log.info("%s: %d gradient steps of batch size %d", name, history[-1]["step"], stage_settings(self.config, name).batch_size)
+        self._add({"learning": learning})
+        if self.results.dataset is not None:
+            counts = read_json(self.folder.pretraining_counts)
+            self.results.dataset.pretraining_frames = counts["kept"]
+
+    def _provenance(self) -> dict[str, Any]:
+        sources = [Path(name) for name in self.config.data.source]
+        files = [*(path for path in sources if path.is_file()), *(self.folder.data(name) for name in ("train", "val", "test"))]
+        frames = self.results.splits or {}
+        return {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in REPORTED_VERSIONS},
+            "hardware": {
+                "processor": platform.processor() or platform.machine(),
+                "cores": os.cpu_count() or 0,
+                "device": self.config.device,
+                "threads": self.config.threads,
+                "workers": self.config.workers,
+            },
+            "seeds": {"run": self.config.seed, "split": self.config.data.split.seed, "eam": self.config.eam.seed, "perturbation": self.config.perturbation.seed},
+            "data": [
+                {"path": str(path), "sha256": sha256(path), "frames": frames.get(path.stem, sum(frames.values()))} for path in files if path.exists()
+            ],
+        }
+
+    def _add(self, sections: dict[str, Any]) -> None:
+        """Put validated sections into the results."""
+        merged = self.results.model_dump(exclude_unset=True) | sections
+        self.results = Results.model_validate(merged)
+
+    def _write(self) -> None:
+        self.results.timings = self.timings
+        self.results.write(self.folder.path)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        """Add the seconds of a step to those of earlier sessions; a step that only reads what is there costs little."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
+
+
+def _check_same(folder: RunFolder, config: RunConfig) -> None:
+    """Refuse to go on with a run under another configuration; workers and the device may change."""
+    free = {"output", "workers", "device", "threads"}
+    old, new = (_flat(settings.model_dump(mode="json", exclude=free)) for settings in (folder.read_config(), config))
+    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    if changed:
+        shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in changed[:5])
+        raise InputError(f"{folder.path}: holds a run with another configuration ({shown}); choose another output, or remove the folder")
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(content, dict):
+        return {prefix: content}
+    return {key: value for name, inner in content.items() for key, value in _flat(inner, f"{prefix}.{name}".strip(".")).items()}

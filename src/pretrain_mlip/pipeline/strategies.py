@@ -1,0 +1,160 @@
+"""Training the strategies of a run, in chains of those that build on each other, several chains at a time."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from pretrain_mlip import console
+from pretrain_mlip.config import RunConfig
+from pretrain_mlip.files import read_json
+from pretrain_mlip.parallel import run_in_processes
+from pretrain_mlip.pipeline.folder import RunFolder
+from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
+from pretrain_mlip.potentials.checkpoint import load_potential
+from pretrain_mlip.potentials.eam.form import EAM
+from pretrain_mlip.potentials.networks.base import Network
+from pretrain_mlip.structures.io import read_structures
+from pretrain_mlip.training.settings import StrategyName, TrainingSettings
+from pretrain_mlip.training.stages import STRATEGIES, residual_graphs, train_stage, with_prerequisites
+
+log = logging.getLogger(__name__)
+
+
+class _Chain(NamedTuple):
+    run: Path
+    strategies: tuple[StrategyName, ...]
+
+
+def train_strategies(folder: RunFolder, config: RunConfig) -> list[StrategyName]:
+    """Train the strategies of a run and those that they start from, or continue where their folders say they were.
+
+    Returns:
+        All trained strategies, in the order in which the report shows them.
+    """
+    names = with_prerequisites(config.strategies)
+    chains = [_Chain(folder.path, chain) for chain in _chains(names)]
+    if config.workers == 1 or len(chains) == 1:
+        for chain in chains:
+            _train_chain(chain)
+    else:
+        with _watched(folder, config, names):
+            for _, outcome in run_in_processes(_train_chain, chains, config.workers):
+                if isinstance(outcome, Exception):
+                    raise outcome
+    return names
+
+
+def stage_settings(config: RunConfig, name: StrategyName) -> TrainingSettings:
+    """The settings of the loop for a strategy. All DFT strategies make the same number of gradient steps."""
+    strategy = STRATEGIES[name]
+    if strategy.labels == "eam":
+        return config.pretraining
+    if strategy.start is not None:
+        return config.training.model_copy(update={"learning_rate": config.finetuning.learning_rate})
+    return config.training
+
+
+def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> None:
+    """Train one strategy from the files of a run; its models/<strategy>/ receives the result."""
+    strategy = STRATEGIES[name]
+    baseline = _baseline(folder, name)
+    cutoff = _network_cutoff(config)
+    path = folder.pretraining if strategy.labels == "eam" else folder.data
+
+    def graphs(split: str) -> list:
+        return residual_graphs(read_structures(path(split)), cutoff, baseline, f"{name}: {split} graphs")
+
+    train, validation = graphs("train"), graphs("val")
+    # A pretrained network must fit DFT later: its scale is that of the DFT forces
+    scale_from = residual_graphs(read_structures(folder.data("train")), cutoff, baseline) if strategy.labels == "eam" else None
+    train_stage(
+        name,
+        config.model.name,
+        config.model.hyperparameters,
+        train,
+        validation,
+        baseline,
+        stage_settings(config, name),
+        folder.model(name),
+        seed=config.seed,
+        start=_network(folder.potential(strategy.start)) if strategy.start is not None else None,
+        scale_from=scale_from,
+        device=config.device,
+    )
+
+
+def _train_chain(chain: _Chain) -> None:
+    """Train strategies one after the other; the entry point of a worker process."""
+    folder = RunFolder(chain.run)
+    own_process = multiprocessing.parent_process() is not None
+    handler = console.log_to_file(folder.log) if own_process else None
+    if own_process:
+        console.set_up_logging()
+    try:
+        config = folder.read_config()
+        for name in chain.strategies:
+            train_strategy(folder, config, name)
+    finally:
+        if handler is not None:
+            console.stop_logging(handler)
+
+
+def _chains(names: Sequence[StrategyName]) -> list[tuple[StrategyName, ...]]:
+    """Strategies that share a start, in one chain; the longest chains first."""
+    roots: dict[StrategyName, list[StrategyName]] = {}
+    for name in names:
+        root = name
+        while (start := STRATEGIES[root].start) is not None:
+            root = start
+        roots.setdefault(root, []).append(name)
+    return sorted((tuple(chain) for chain in roots.values()), key=len, reverse=True)
+
+
+def _baseline(folder: RunFolder, name: StrategyName) -> Potential:
+    if STRATEGIES[name].baseline == "eam":
+        return EAM.load(folder.eam)
+    energies = read_json(folder.reference_energies)
+    return ReferenceEnergies({symbol: energies[symbol] for symbol in EAM.load(folder.eam).elements})
+
+
+def _network_cutoff(config: RunConfig) -> float:
+    from pretrain_mlip.potentials.networks import model_settings
+
+    return model_settings(config.model.name, config.model.hyperparameters).cutoff
+
+
+def _network(path: Path) -> Network:
+    """The network in a checkpoint of ours."""
+    potential = load_potential(path)
+    parts = potential.potentials() if isinstance(potential, SumPotential) else [potential]
+    (network,) = [part for part in parts if isinstance(part, Network)]
+    return network
+
+
+@contextmanager
+def _watched(folder: RunFolder, config: RunConfig, names: Sequence[StrategyName]) -> Iterator[None]:
+    """A progress bar per strategy, read off the logs that the worker processes write."""
+    done = threading.Event()
+    with console.progress_bar() as bar:
+        tasks = {name: bar.add_task(name, total=stage_settings(config, name).epochs, note="") for name in names}
+
+        def watch() -> None:
+            while not done.wait(1.0):
+                for name, task in tasks.items():
+                    path = folder.model(name) / "log.csv"
+                    if path.exists():
+                        bar.update(task, completed=max(0, len(path.read_text().splitlines()) - 1))
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()

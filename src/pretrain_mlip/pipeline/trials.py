@@ -1,0 +1,114 @@
+"""What the trained potentials of a run are worth: errors, dimers, survival in hot MD, radial distributions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from pretrain_mlip.calculators.ase import PretrainedMLIP
+from pretrain_mlip.calculators.batched import predict
+from pretrain_mlip.config import RDFSettings, RunConfig
+from pretrain_mlip.dynamics.rdf import radial_distribution, rdf_mae
+from pretrain_mlip.dynamics.survival import StabilitySettings, run_replicas, survival_curve, survival_summary
+from pretrain_mlip.errors import InputError
+from pretrain_mlip.keys import CONFIG_TYPE
+from pretrain_mlip.pipeline.folder import RunFolder
+from pretrain_mlip.potentials.checkpoint import load_potential
+from pretrain_mlip.structures.io import read_structures
+from pretrain_mlip.structures.perturbation import pair_distance_histograms
+from pretrain_mlip.structures.splits import Splits
+from pretrain_mlip.validation.dimers import dimer_metrics, scan_dimers
+from pretrain_mlip.validation.errors import error_table, parity
+
+EAM_NAME = "eam"
+
+
+def test_errors(folder: RunFolder, names: Sequence[str], frames: Sequence[Atoms], device: str) -> dict[str, dict[str, Any]]:
+    """Sections ``errors`` and ``parity``: every potential on the same frames."""
+    sections: dict[str, dict[str, Any]] = {"errors": {}, "parity": {}}
+    for name in names:
+        predicted = predict(load_potential(folder.potential(name)), frames, device=device, description=f"testing {name}")
+        sections["errors"][name] = error_table(frames, predicted)
+        sections["parity"][name] = parity(frames, predicted)
+    return sections
+
+
+def dimer_scans(folder: RunFolder, names: Sequence[str], elements: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Sections ``dimers`` and ``dimer_metrics``; in float64, so that roughness is the potential's own."""
+    curves = {}
+    for name in names:
+        calculator = PretrainedMLIP.load(folder.potential(name), device="cpu", dtype="float64")
+        curves[name] = scan_dimers(calculator, elements, r_max=max(8.0, calculator.potential.cutoff))
+    return {"dimers": curves, "dimer_metrics": {name: dimer_metrics(found) for name, found in curves.items()}}
+
+
+def survival(folder: RunFolder, names: Sequence[str], structures: Sequence[Atoms], settings: StabilitySettings, device: str) -> dict[str, Any]:
+    """Section ``survival`` (or ``squeeze``): the same replicas for every potential."""
+    calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=device) for name in names}
+    section = {}
+    for name, replicas in run_replicas(calculators, structures, settings).items():
+        times, failed = [found.time_ps for found in replicas], [found.outcome != "completed" for found in replicas]
+        section[name] = {
+            "replicas": [found.to_dict() for found in replicas],
+            "curve": survival_curve(times, failed),
+            "summary": survival_summary(replicas, settings.md.duration_ps),
+        }
+    return section
+
+
+def radial_distributions(
+    folder: RunFolder, names: Sequence[str], splits: Splits, settings: RDFSettings, config: RunConfig
+) -> dict[str, Any]:
+    """Section ``rdf``: one MD run of every potential beside the DFT structures of one kind."""
+    frames = [atoms for part in (splits.test, splits.val, splits.train) for atoms in part if atoms.pbc.all()]
+    if not frames:
+        return {"description": "no structure is periodic in three directions"}
+    kinds = Counter(str(atoms.info.get(CONFIG_TYPE, "")) for atoms in frames)
+    kind = settings.config_type if settings.config_type is not None else kinds.most_common(1)[0][0]
+    if kind not in kinds:
+        raise InputError(f"rdf.config_type: no periodic structure has config_type '{kind}'; there are {', '.join(sorted(kinds))}")
+    chosen = [atoms for atoms in frames if str(atoms.info.get(CONFIG_TYPE, "")) == kind]
+    reference = radial_distribution(chosen, settings.r_max, settings.bins)
+    campaign = StabilitySettings(replicas=1, md=settings.md, seed=config.seed, workers=config.workers)
+    calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=config.device) for name in names}
+    found = run_replicas(calculators, chosen[:1], campaign)
+    models, errors = {}, {}
+    skipped = int(settings.equilibration_ps * 1000.0 / settings.md.timestep / settings.md.save_every)
+    for name, (replica,) in found.items():
+        kept = replica.frames[skipped:]
+        if replica.outcome == "completed" and kept:
+            function = radial_distribution(kept, settings.r_max, settings.bins)
+            models[name], errors[name] = function.to_dict(), rdf_mae(function, reference)
+    failed = sorted(set(names) - set(models))
+    description = (
+        f"{len(chosen)} DFT structures of kind '{kind}', and {settings.md.duration_ps:g} ps of MD at "
+        f"{settings.md.temperature:g} K from one of them" + (f"; the run failed for {', '.join(failed)}" if failed else "")
+    )
+    return {"reference": reference.to_dict(), "models": models, "mae": errors, "description": description}
+
+
+def pair_distances(folder: RunFolder, splits: Splits) -> tuple[dict[str, Any], dict[str, float]]:
+    """Section ``pair_distances``, and the shortest distance of every pair in the DFT data."""
+    r_max, bins = 8.0, 160
+    perturbed = read_structures(folder.pretraining("train"))
+    width = r_max / bins
+    centres = ((np.arange(bins) + 0.5) * width).tolist()
+    dft = [atoms for part in splits for atoms in part]
+    before, after = (pair_distance_histograms(frames, r_max, bins) for frames in (dft, perturbed))
+    section, closest = {}, {}
+    for pair in sorted({*before, *after}):
+        counts = [np.asarray(found.get(pair, np.zeros(bins)), dtype=float) for found in (before, after)]
+        section[pair] = {
+            "r": centres,
+            "before": (counts[0] / (len(dft) * width)).tolist(),
+            "after": (counts[1] / (len(perturbed) * width)).tolist(),
+        }
+        met = np.flatnonzero(counts[0])
+        if met.size:
+            closest[pair] = float(centres[met[0]] - 0.5 * width)
+    return section, closest

@@ -1,0 +1,257 @@
+"""report.html: one self-contained file for people, written from results.json and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pretrain_mlip.files import write_text
+from pretrain_mlip.report import curves, figures, tables, words
+from pretrain_mlip.report.results import Results
+from pretrain_mlip.report.style import save
+
+if TYPE_CHECKING:
+    import os
+
+    from matplotlib.figure import Figure
+
+    from pretrain_mlip.report.tables import Table
+
+logger = logging.getLogger(__name__)
+FILE_NAME = "report.html"
+Data = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report: drawn now, written to figures/<name>.png, shown with its caption."""
+
+    name: str
+    figure: Figure
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the report, in this order: text, pictures, tables."""
+
+    title: str
+    text: str = ""
+    pictures: list[Picture] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    details: str = ""  # long text that is folded away
+
+
+def write_report(run_dir: str | os.PathLike[str]) -> Path:
+    """Draw the figures of a run and write report.html; sections that results.json lacks are left out with a note.
+
+    Args:
+        run_dir: folder with results.json; figures/ and report.html are written into it.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        InputError: results.json is missing or not in the known format.
+    """
+    run_dir = Path(run_dir)
+    results = Results.read(run_dir).model_dump(mode="json")
+    parts, missing = [], []
+    for name, build in PARTS.items():
+        part = build(results)
+        if part is None:
+            missing.append(name)
+        else:
+            parts.append(part)
+    environment = Environment(
+        loader=PackageLoader("pretrain_mlip", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    text = environment.get_template("template.html.j2").render(
+        title=results["title"] or "Pretrained interatomic potential",
+        subtitle=_subtitle(results),
+        verdict=words.verdict(results),
+        verdict_table=tables.verdict_table(results),
+        parts=parts,
+        missing=missing,
+        source=lambda picture: _draw(picture, run_dir / "figures"),
+    )
+    path = run_dir / FILE_NAME
+    write_text(path, text)
+    logger.info("report written to %s", path)
+    return path
+
+
+def _draw(picture: Picture, folder: Path) -> str:
+    """Write the PNG and give its content back as a data URI."""
+    path = folder / f"{picture.name}.png"
+    save(picture.figure, path)
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _subtitle(results: Data) -> str:
+    dataset, splits = results["dataset"], results["splits"]
+    pieces = []
+    if dataset:
+        pieces.append(f"{dataset['name']}: {dataset['frames']:,} DFT frames of {', '.join(dataset['elements'])}")
+        if dataset["pretraining_frames"]:
+            pieces.append(f"{dataset['pretraining_frames']:,} pretraining structures")
+    if splits:
+        pieces.append(" / ".join(f"{count} {split}" for split, count in splits.items()))
+    if results["provenance"]:
+        pieces.append(results["provenance"]["created"][:10])
+    return " · ".join(pieces)
+
+
+def _survival(results: Data, key: str, title: str, text: str) -> Part | None:
+    section = results[key]
+    if not section:
+        return None
+    caption = words.survival_caption(section)
+    pictures = [
+        Picture(key, figures.survival(section), f"Survival curves. {caption}", caption),
+        Picture(
+            f"{key}_temperature",
+            figures.temperatures(section),
+            "Temperature of every MD replica against time, a panel per model.",
+            words.failures_caption(section),
+        ),
+    ]
+    return Part(title, text, pictures, [tables.survival_table(section)])
+
+
+def _heating(results: Data) -> Part | None:
+    text = "Every model ran the same replicas: equal structures, velocities and noise. A run ends at its first failure."
+    return _survival(results, "survival", "Survival in molecular dynamics", text)
+
+
+def _squeeze(results: Data) -> Part | None:
+    text = "The same while the cell shrinks, which brings atoms closer than thermal motion does."
+    return _survival(results, "squeeze", "Survival under compression", text)
+
+
+def _errors(results: Data) -> Part | None:
+    return (
+        Part("Errors by kind of structure", tables=tables.error_tables(results["errors"]))
+        if results["errors"]
+        else None
+    )
+
+
+def _parity(results: Data) -> Part | None:
+    section = results["parity"]
+    if not section:
+        return None
+    pictures = [
+        Picture(
+            f"parity_{quantity}",
+            figures.parity(section, quantity),
+            f"Predicted against DFT {quantity}, a panel per model.",
+            words.parity_caption(section, quantity),
+        )
+        for quantity in ("forces", "energy")
+        if any(entry[quantity]["reference"] for entry in section.values())
+    ]
+    return Part("Predictions against DFT", pictures=pictures)
+
+
+def _learning(results: Data) -> Part | None:
+    section = results["learning"]
+    if not section:
+        return None
+    picture = Picture(
+        "learning",
+        figures.learning(section),
+        "Validation errors against gradient steps on DFT data.",
+        words.learning_caption(section),
+    )
+    return Part("Learning curves", pictures=[picture])
+
+
+def _dimers(results: Data) -> Part | None:
+    section, metrics = results["dimers"], results["dimer_metrics"]
+    if not section:
+        return None
+    closest = results["dataset"]["closest"] if results["dataset"] else {}
+    caption = words.dimers_caption(metrics)
+    picture = Picture("dimers", curves.dimers(section, closest), f"Dimer curves. {caption}", caption)
+    return Part("Two atoms alone", pictures=[picture], tables=[tables.dimer_table(metrics)] if metrics else [])
+
+
+def _eam(results: Data) -> Part | None:
+    fit, parts = results["eam"], results["eam_decomposition"]
+    if not fit and not parts:
+        return None
+    pictures, shown, text = [], [], ""
+    if fit:
+        facts = [f"cutoff {fit['cutoff']:g} Å", fit["form"], f"pairs {', '.join(fit['pairs'])}"]
+        if fit["parameters"]:
+            facts.append(f"{fit['parameters']} parameters")
+        text = f"The teacher: {'; '.join(fact for fact in facts if fact)}."
+        attracting = [pair for pair, repulsive in fit["repulsive"].items() if not repulsive]
+        if attracting:
+            text += f" WARNING: {', '.join(attracting)} does not repel everywhere inside contact."
+        if fit["convergence"]:
+            pictures.append(Picture("eam_fit", figures.eam_fit(fit), "Convergence of the EAM fit."))
+        shown = [table for table in [tables.eam_table(fit)] if table]
+    if parts:
+        caption = "Energy of an isolated pair in the EAM and its parts, each relative to separated atoms."
+        pictures.append(Picture("eam_decomposition", curves.eam_decomposition(parts), caption, caption))
+    return Part("The embedded-atom potential", text, pictures, shown)
+
+
+def _rdf(results: Data) -> Part | None:
+    section = results["rdf"]
+    if not section or not (section["models"] or section["reference"]):
+        return None
+    caption = words.rdf_caption(section)
+    picture = Picture("rdf", curves.rdf(section), f"Radial distribution functions. {caption}", caption)
+    table = tables.rdf_table(section)
+    return Part("Structure of the liquid and the solid", pictures=[picture], tables=[table] if table else [])
+
+
+def _distances(results: Data) -> Part | None:
+    section = results["pair_distances"]
+    if not section:
+        return None
+    caption = words.distances_caption(section)
+    picture = Picture("pair_distances", curves.pair_distances(section), f"Pair distances. {caption}", caption)
+    return Part("What the perturbation covers", pictures=[picture])
+
+
+def _provenance(results: Data) -> Part | None:
+    origin = results["provenance"]
+    if not origin:
+        return None
+    run = {"created": origin["created"], "command": origin["command"], "seeds": origin["seeds"], **origin["hardware"]}
+    data = {file["path"]: f"{file['frames']} frames, sha256 {file['sha256']}" for file in origin["data"]}
+    times = {stage: f"{seconds:,.1f} s" for stage, seconds in (results["timings"] or {}).items()}
+    shown = [
+        tables.key_values(run, "Run"),
+        tables.key_values(data, "Data"),
+        tables.key_values(origin["versions"], "Versions"),
+        tables.key_values(times, "Times"),
+    ]
+    config = yaml.safe_dump(results["config"], sort_keys=False, allow_unicode=True) if results["config"] else ""
+    return Part("Provenance", tables=[table for table in shown if table], details=config)
+
+
+PARTS: dict[str, Callable[[Data], Part | None]] = {
+    "survival in MD": _heating,
+    "survival under compression": _squeeze,
+    "errors": _errors,
+    "parity": _parity,
+    "learning curves": _learning,
+    "dimer curves": _dimers,
+    "EAM": _eam,
+    "radial distribution": _rdf,
+    "pair distances": _distances,
+    "provenance": _provenance,
+}

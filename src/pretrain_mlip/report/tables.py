@@ -1,0 +1,202 @@
+"""The tables of the report: rows of cells, the best value of a column marked."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pretrain_mlip.report.style import colour, display_name, ordered
+from pretrain_mlip.report.words import MISSING, median, number, percent
+
+Data = Mapping[str, Any]
+
+
+class Cell(NamedTuple):
+    """One cell."""
+
+    text: str
+    best: bool = False
+    swatch: str | None = None  # the colour of the model that the cell names
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first column is text, the others are numbers."""
+
+    columns: list[str]
+    rows: list[list[Cell]]
+    caption: str = ""
+
+
+def model_cell(model: str) -> Cell:
+    """The name of a model with its colour."""
+    return Cell(display_name(model), swatch=colour(model))
+
+
+def verdict_table(results: Data) -> Table | None:
+    """One row per model with what decides: errors and survival."""
+    errors, survival, squeeze = (results[key] or {} for key in ("errors", "survival", "squeeze"))
+    models = ordered({**errors, **survival, **squeeze})
+    if not models:
+        return None
+    columns: list[tuple[str, list[Cell]]] = []
+    if errors:
+        for key, label in (("forces_mae", "force MAE (meV/Å)"), ("energy_mae", "energy MAE (meV/atom)")):
+            values = [errors.get(model, {}).get("all", {}).get(key) for model in models]
+            spreads = [_spread(results["seed_errors"], model, key) for model in models]
+            cells = _ranked(values, number, largest=False)
+            columns.append((label, [c._replace(text=c.text + s) for c, s in zip(cells, spreads, strict=True)]))
+    for heading, section in (("", survival), ("squeezed: ", squeeze)):
+        if section:
+            summaries = [section[model]["summary"] if model in section else None for model in models]
+            texts = [median(summary) if summary else MISSING for summary in summaries]
+            columns.append((f"{heading}median survival (ps)", [Cell(text) for text in texts]))
+            stable = [summary["stable_fraction"] if summary else None for summary in summaries]
+            columns.append((f"{heading}runs completed", _ranked(stable, percent, largest=True)))
+    rows = [[model_cell(model), *(cells[i] for _, cells in columns)] for i, model in enumerate(models)]
+    return Table(
+        ["model", *(heading for heading, _ in columns)], rows, "Test frames (DFT) and MD. Bold: best of the column."
+    )
+
+
+def survival_table(section: Data) -> Table:
+    """Survival statistics of each model."""
+    models = ordered(section)
+    summaries = [section[model]["summary"] for model in models]
+    areas = _ranked([s["area"] for s in summaries], lambda value: f"{value:.2f}", largest=True)
+    rows = []
+    for model, summary, area in zip(models, summaries, areas, strict=True):
+        failures = ", ".join(f"{k.replace('_', ' ')} {n}" for k, n in summary["failures"].items()) or "none"
+        rows.append(
+            [
+                model_cell(model),
+                Cell(str(summary["replicas"])),
+                Cell(median(summary)),
+                Cell(f"{summary['mean_ps']:.2f}"),
+                area,
+                Cell(percent(summary["stable_fraction"])),
+                Cell(failures),
+            ]
+        )
+    columns = ["model", "runs", "median (ps)", "mean (ps)", "area", "completed", "failures by check"]
+    caption = (
+        "Area: under the survival curve over the duration, 1 = every run completed. Mean: restricted to the duration."
+    )
+    return Table(columns, rows, caption)
+
+
+def error_tables(errors: Data) -> list[Table]:
+    """One table per quantity: config_type by model."""
+    quantities = {
+        "forces_mae": "Force MAE (meV/Å)",
+        "energy_mae": "Energy MAE (meV/atom)",
+        "stress_mae": "Stress MAE (GPa)",
+    }
+    models = ordered(errors)
+    kinds = list(dict.fromkeys(kind for model in models for kind in errors[model] if kind != "all"))
+    tables = []
+    for key, label in quantities.items():
+        rows = []
+        for kind in [*kinds, "all"]:
+            values = [errors[model].get(kind, {}).get(key) for model in models]
+            frames = next((errors[m][kind]["frames"] for m in models if kind in errors[m]), 0)
+            if any(value is not None for value in values):
+                rows.append([Cell(kind), Cell(str(frames)), *_ranked(values, number, largest=False)])
+        if rows:
+            heading = ["config_type", "frames", *(display_name(model) for model in models)]
+            tables.append(Table(heading, rows, f"{label} on test frames."))
+    return tables
+
+
+def dimer_table(metrics: Data) -> Table:
+    """Wall heights and soundness of each pair and model."""
+    rows = []
+    pairs = sorted({pair for values in metrics.values() for pair in values})
+    for pair in pairs:
+        for position, model in enumerate(m for m in ordered(metrics) if pair in metrics[m]):
+            values = metrics[model][pair]
+            repulsive = values.get("repulsive_at_contact")
+            rows.append(
+                [
+                    Cell(pair if position == 0 else ""),
+                    model_cell(model),
+                    Cell(number(values.get("wall_0.5"))),
+                    Cell(number(values.get("wall_1.0"))),
+                    Cell(MISSING if repulsive is None else "yes" if repulsive else "NO"),
+                    Cell(MISSING if values.get("turning_points") is None else str(values["turning_points"])),
+                    Cell(f"{number(values.get('well_depth'))} at {number(values.get('well_distance'))}"),
+                ]
+            )
+    columns = [
+        "pair",
+        "model",
+        "E(0.5 Å) (eV)",
+        "E(1.0 Å) (eV)",
+        "repels inside contact",
+        "turning points",
+        "well (eV, Å)",
+    ]
+    return Table(
+        columns,
+        rows,
+        "Energies relative to the largest distance. Turning points of the curve inside contact: none in a sound wall.",
+    )
+
+
+def eam_table(section: Data) -> Table | None:
+    """Errors of the EAM fit."""
+    if not section["errors"]:
+        return None
+    keys = {
+        "energy_rmse": "energy RMSE (meV/atom)",
+        "forces_mae": "force MAE (meV/Å)",
+        "forces_rmse": "force RMSE (meV/Å)",
+        "forces_rms_reference": "RMS force (meV/Å)",
+    }
+    rows = [
+        [Cell(name), Cell(str(row["frames"])), *(Cell(number(row[key])) for key in keys)]
+        for name, row in section["errors"].items()
+    ]
+    return Table(["frames of", "frames", *keys.values()], rows, "baseline: one constant energy per element, no forces.")
+
+
+def rdf_table(section: Data) -> Table | None:
+    """Mean absolute differences of g(r) from the reference."""
+    mae = section["mae"]
+    if not mae:
+        return None
+    models = ordered(mae)
+    names = list(dict.fromkeys(name for model in models for name in mae[model]))
+    ranked = [
+        _ranked([mae[m].get(name) for m in models], lambda value: f"{value:.3f}", largest=False) for name in names
+    ]
+    rows = [[model_cell(model), *(column[i] for column in ranked)] for i, model in enumerate(models)]
+    return Table(["model", *names], rows, "Mean absolute deviation of g(r) from DFT.")
+
+
+def key_values(content: Mapping[str, object], caption: str = "") -> Table | None:
+    """A table of two columns."""
+    rows = [[Cell(str(key)), Cell(_plain(value))] for key, value in content.items() if value not in (None, "", {}, [])]
+    return Table(["", ""], rows, caption) if rows else None
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def _spread(seed_errors: Data | None, model: str, key: str) -> str:
+    """Standard deviation over seeds, with a sign in front; empty where there is one seed."""
+    values = [row[key] for row in (seed_errors or {}).get(model, []) if row[key] is not None]
+    return f" ± {number(statistics.stdev(values), 2)}" if len(values) > 1 else ""
+
+
+def _ranked(values: Sequence[float | None], write: Callable[[float], str], *, largest: bool) -> list[Cell]:
+    known = [value for value in values if value is not None]
+    best = (max(known) if largest else min(known)) if len(known) > 1 else None
+    return [Cell(MISSING) if value is None else Cell(write(value), best=value == best) for value in values]

@@ -1,0 +1,224 @@
+"""What the numbers say, in sentences: the verdict and the captions are computed, never written by hand."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from pretrain_mlip.report.style import array, display_name, ordered
+
+Data = Mapping[str, Any]
+MISSING = "–"
+BASELINE = "vanilla"
+HEADLINERS = ("finetune", "delta", "replay", "sam", "pretrain")  # who is held against the baseline, if present
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits without an exponent where that is readable, and a dash for nothing."""
+    if value is None:
+        return MISSING
+    size = abs(value)
+    if 10 ** (digits - 1) <= size < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}".rstrip(".") if size else "0"
+
+
+def percent(value: float) -> str:
+    """A fraction as a whole percentage; the space does not break."""
+    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
+
+
+def median(summary: Data) -> str:
+    """Median survival in ps; a lower bound where more than half survived."""
+    if summary["median_ps"] is None:
+        return f"> {summary['duration_ps']:.2f}"
+    return f"{summary['median_ps']:.2f}"
+
+
+def protagonists(models: Data) -> tuple[str, str] | None:
+    """The model to be judged and the baseline to hold it against; None where there are no two."""
+    if BASELINE not in models:
+        return None
+    for candidate in (*HEADLINERS, *ordered(models)):
+        if candidate in models and candidate not in (BASELINE, "eam"):
+            return candidate, BASELINE
+    return None
+
+
+def verdict(results: Data) -> list[str]:
+    """The outcome in a few sentences, losses included."""
+    sentences = []
+    errors, survival = results["errors"] or {}, results["survival"] or {}
+    pair = protagonists(errors) or protagonists(survival)
+    if pair:
+        parts = [*_error_parts(errors, *pair), *_survival_parts(survival, *pair)]
+        if parts:
+            sentences.append(f"{display_name(pair[0])} against {display_name(pair[1])}: {'; '.join(parts)}.")
+    trained = {model: rows["all"] for model, rows in errors.items() if model != "eam" and "all" in rows}
+    accurate = _best({model: row["forces_mae"] for model, row in trained.items()}, largest=False)
+    durable = _best({model: entry["summary"]["area"] for model, entry in survival.items() if model != "eam"})
+    if accurate:
+        error = number(trained[accurate[0]]["forces_mae"])
+        sentences.append(f"Lowest force error of the trained models: {names(accurate)} ({error} meV/Å).")
+    if durable:
+        completed = percent(survival[durable[0]]["summary"]["stable_fraction"])
+        sentences.append(f"Longest survival of the trained models: {names(durable)} ({completed} of runs completed).")
+    return sentences
+
+
+def names(models: list[str]) -> str:
+    """Models in a row with "and" before the last."""
+    shown = [display_name(model) for model in models]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def change(new: float, old: float) -> str:
+    """How much lower or higher, in per cent."""
+    if old == 0:
+        return "from zero"
+    ratio = new / old - 1.0
+    return "unchanged" if abs(ratio) < 0.005 else f"{percent(abs(ratio))} {'lower' if ratio < 0 else 'higher'}"
+
+
+def survival_caption(section: Data) -> str:
+    """Medians of the two protagonists with the log-rank test, and what the others did."""
+    duration = next(iter(section.values()))["summary"]["duration_ps"]
+    sentences = []
+    pair = protagonists(section)
+    if pair:
+        new, old = (section[model] for model in pair)
+        sentences.append(
+            f"{display_name(pair[0])}: median survival {median(new['summary'])} ps against "
+            f"{median(old['summary'])} ps for {display_name(pair[1])} (log-rank test: p {_logrank(new, old)})."
+        )
+    safe = [model for model in ordered(section) if section[model]["summary"]["stable_fraction"] == 1.0]
+    lost = [model for model in ordered(section) if section[model]["summary"]["stable_fraction"] == 0.0]
+    if safe:
+        sentences.append(f"Every run of {names(safe)} reached {duration:g} ps.")
+    if lost:
+        sentences.append(f"No run of {names(lost)} did.")
+    sentences.append("Steps: Kaplan-Meier estimate; shading: 95\N{NO-BREAK SPACE}% confidence band.")
+    return " ".join(sentences)
+
+
+def failures_caption(section: Data) -> str:
+    """Which checks ended the runs."""
+    total: dict[str, int] = {}
+    for entry in section.values():
+        for check, count in entry["summary"]["failures"].items():
+            total[check] = total.get(check, 0) + count
+    if not total:
+        return "No run failed. Dotted: the thermostat's target."
+    listed = ", ".join(f"{check.replace('_', ' ')} ({count})" for check, count in sorted(total.items()))
+    return f"What ended runs, all models together: {listed}. A cross marks a failure; dotted: the thermostat's target."
+
+
+def parity_caption(section: Data, quantity: str) -> str:
+    """Spread of the reference and how many points are shown."""
+    reference = array(next(iter(section.values()))[quantity]["reference"])
+    spread = float(np.std(reference)) if reference.size else 0.0
+    what = (
+        f"Energies per atom above a constant per element; the reference spreads by {1000 * spread:,.0f} meV/atom"
+        if quantity == "energy"
+        else f"Force components; the reference spreads by {spread:.2f} eV/Å"
+    )
+    return f"{what} (standard deviation). {reference.size:,} test points per panel; the line is perfect agreement."
+
+
+def learning_caption(section: Data) -> str:
+    """Last and best validation errors of the protagonists."""
+    sentences = []
+    for model in protagonists(section) or ():
+        values = array(section[model]["val_forces_mae"])
+        if np.isfinite(values).any():
+            sentences.append(
+                f"{display_name(model)} starts at {number(float(values[np.isfinite(values)][0]))} and reaches "
+                f"{number(float(np.nanmin(values)))} meV/Å."
+            )
+    return " ".join([*sentences, "Validation frames are DFT for every model."])
+
+
+def dimers_caption(metrics: Data | None) -> str:
+    """Who has a wall everywhere and who has not."""
+    text = "Isolated pairs, zero at the largest distance; shaded: closer than any pair of the DFT data."
+    if not metrics:
+        return text
+    weak = {
+        m: [p for p, values in pairs.items() if not values.get("repulsive_at_contact")] for m, pairs in metrics.items()
+    }
+    sound = [model for model in ordered(weak) if not weak[model]]
+    parts = [
+        f"{display_name(model)} lacks a sound wall for {', '.join(weak[model])}."
+        for model in ordered(weak)
+        if weak[model]
+    ]
+    if sound:
+        parts.append(f"{names(sound)}: every pair repels everywhere inside contact (0.6 of the covalent length).")
+    return " ".join([*parts, text])
+
+
+def rdf_caption(section: Data) -> str:
+    """Which model is closest to the DFT structure."""
+    mae = {model: values["total"] for model, values in section["mae"].items() if "total" in values}
+    best = _best(mae, largest=False)
+    head = f"Closest to DFT: {names(best)} (mean absolute deviation of g {mae[best[0]]:.3f}). " if best else ""
+    frames = section["reference"]["frames"] if section.get("reference") else 0
+    tail = f"Black: {frames} DFT frames. " if frames else ""
+    return f"{head}{tail}{section['description']}".strip()
+
+
+def distances_caption(section: Data) -> str:
+    """How much closer the perturbed structures come."""
+    parts = []
+    for pair in sorted(section):
+        r = array(section[pair]["r"])
+        before, after = (r[array(section[pair][key]) > 0] for key in ("before", "after"))
+        if before.size and after.size:
+            parts.append(f"{pair} {before[0]:.2f} to {after[0]:.2f}\N{NO-BREAK SPACE}Å")
+    return f"Shortest distance before and after the perturbation: {'; '.join(parts)}." if parts else ""
+
+
+def _error_parts(errors: Data, new: str, old: str) -> list[str]:
+    if new not in errors or old not in errors:
+        return []
+    parts = []
+    for key, label in (
+        ("forces_mae", "force MAE {} against {} meV/Å"),
+        ("energy_mae", "energy MAE {} against {} meV/atom"),
+    ):
+        a, b = errors[new]["all"][key], errors[old]["all"][key]
+        if a is not None and b is not None:
+            parts.append(f"{label.format(number(a), number(b))} ({change(a, b)})")
+    return parts
+
+
+def _survival_parts(survival: Data, new: str, old: str) -> list[str]:
+    if new not in survival or old not in survival:
+        return []
+    return [f"median survival {median(survival[new]['summary'])} against {median(survival[old]['summary'])} ps"]
+
+
+def _logrank(a: Data, b: Data) -> str:
+    """P value of the log-rank test between two sets of replicas."""
+    samples = []
+    for entry in (a, b):
+        times = np.array([replica["time_ps"] for replica in entry["replicas"]], dtype=float)
+        alive = np.array([replica["outcome"] == "completed" for replica in entry["replicas"]], dtype=bool)
+        samples.append(stats.CensoredData.right_censored(times, alive))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no failure on either side: 0 / 0, answered below
+        p = float(stats.logrank(*samples).pvalue)
+    return "undefined" if not np.isfinite(p) else f"= {p:.2g}" if p >= 0.001 else "< 0.001"
+
+
+def _best(values: Mapping[str, float | None], *, largest: bool = True) -> list[str]:
+    """All models that share the best value, in the usual order."""
+    known = {model: value for model, value in values.items() if value is not None}
+    if not known:
+        return []
+    best = max(known.values()) if largest else min(known.values())
+    return [model for model in ordered(known) if known[model] == best]

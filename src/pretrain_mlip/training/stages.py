@@ -1,0 +1,164 @@
+"""Strategies: which labels a network learns, what is subtracted from them first, and which weights it starts from.
+
+``vanilla``   DFT labels, random weights.
+``pretrain``  EAM labels of perturbed structures, random weights.
+``finetune``  DFT labels, the weights of ``pretrain``; nothing is frozen.
+``delta``     DFT labels minus the EAM, random weights; deployed as EAM + network.
+
+All but ``delta`` learn energies relative to the reference energies of the elements, which are added again where the
+network is deployed. DFT strategies share the data, the number of epochs and the batch size, hence the gradient steps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch_geometric.data import Data
+
+from pretrain_mlip import keys
+from pretrain_mlip.console import track
+from pretrain_mlip.errors import InputError
+from pretrain_mlip.graphs.graph import make_batch, make_graph
+from pretrain_mlip.potentials.base import Potential, SumPotential
+from pretrain_mlip.potentials.networks import build_model
+from pretrain_mlip.potentials.networks.base import Network
+from pretrain_mlip.training.loop import Training, TrainingResult
+from pretrain_mlip.training.settings import StrategyName, TrainingSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What distinguishes one training from another.
+
+    Attributes:
+        labels: "dft" or "eam" (perturbed structures).
+        baseline: what is subtracted before and added after: "e0" or "eam".
+        start: the strategy whose weights it starts from.
+    """
+
+    labels: Literal["dft", "eam"] = "dft"
+    baseline: Literal["e0", "eam"] = "e0"
+    start: StrategyName | None = None
+
+
+STRATEGIES: dict[StrategyName, Strategy] = {
+    "vanilla": Strategy(),
+    "pretrain": Strategy(labels="eam"),
+    "finetune": Strategy(start="pretrain"),
+    "delta": Strategy(baseline="eam"),
+}
+assert set(STRATEGIES) == set(get_args(StrategyName))  # noqa: S101  # the type and the table name the same strategies
+
+
+def with_prerequisites(names: Sequence[StrategyName]) -> list[StrategyName]:
+    """The strategies and those whose weights they start from, in an order in which they can be trained."""
+    ordered: list[StrategyName] = []
+
+    def add(name: StrategyName) -> None:
+        start = STRATEGIES[name].start
+        if start is not None:
+            add(start)
+        if name not in ordered:
+            ordered.append(name)
+
+    for name in names:
+        add(name)
+    return ordered
+
+
+def residual_graphs(frames: Sequence[Atoms], cutoff: float, baseline: Potential, description: str = "graphs") -> list[Data]:
+    """Graphs whose labels are those of the frames minus the baseline's prediction.
+
+    Args:
+        frames: structures with labels.
+        cutoff: of the network, Å.
+        baseline: reference energies, or an EAM.
+        description: for the progress bar.
+    """
+    graphs = []
+    for atoms in track(frames, description):
+        graph = make_graph(atoms, cutoff, labels=True)
+        interacts = baseline.cutoff > 0
+        wide = make_graph(atoms, baseline.cutoff) if interacts else graph
+        with torch.no_grad():
+            known = baseline(wide, forces=interacts)
+        graph[keys.ENERGY] = graph[keys.ENERGY] - known[keys.ENERGY]
+        if interacts:
+            graph[keys.FORCES] = graph[keys.FORCES] - known[keys.FORCES]
+            graph[keys.STRESS] = graph[keys.STRESS] - known[keys.STRESS]
+        graphs.append(graph)
+    return graphs
+
+
+def train_stage(
+    name: StrategyName,
+    model: str,
+    hyperparameters: dict[str, Any],
+    train: Sequence[Data],
+    validation: Sequence[Data],
+    baseline: Potential,
+    settings: TrainingSettings,
+    folder: Path,
+    *,
+    seed: int = 0,
+    start: Network | None = None,
+    scale_from: Sequence[Data] | None = None,
+    device: str = "cpu",
+) -> TrainingResult:
+    """Train one strategy, or continue it where its folder says it was.
+
+    Args:
+        name: for the messages.
+        model: name of the network.
+        hyperparameters: of the network.
+        train: from ``residual_graphs`` with the same baseline.
+        validation: likewise.
+        baseline: added to the network in what is saved.
+        settings: of the loop.
+        folder: receives best.pt, last.pt, log.csv.
+        seed: of the initial weights and of the order of structures.
+        start: a trained network to start from.
+        scale_from: graphs that set the scales of a fresh network (default: ``train``).
+        device: "cpu", "cuda" or "auto".
+    """
+    network = build_model(model, baseline.elements, seed=seed, **hyperparameters)
+    if start is None:
+        network.set_scales(*_scales(scale_from or train))
+    else:
+        if start.config() != network.config():
+            raise InputError(f"{name}: the pretrained network is another one ({start.config()}) than asked for ({network.config()})")
+        network.load_state_dict(start.state_dict())
+        log.info("%s starts from the pretrained network, whose errors on its validation set are %s", name, _errors(network, validation))
+
+    def deploy(trained: Network) -> Potential:
+        return SumPotential([baseline, trained])
+
+    training = Training(network, train, validation, settings, folder, seed=seed, deploy=deploy, device=device)
+    return training.run()
+
+
+def _scales(graphs: Sequence[Data]) -> tuple[float, float]:
+    """Root mean square of the forces (eV/Å), and mean number of neighbours."""
+    forces = torch.cat([graph[keys.FORCES] for graph in graphs])
+    forces = forces[torch.isfinite(forces).all(1)]
+    atoms = sum(graph[keys.POSITIONS].shape[0] for graph in graphs)
+    edges = sum(graph[keys.EDGE_INDEX].shape[1] for graph in graphs)
+    return (float(forces.square().mean().sqrt()) if forces.numel() else 1.0), edges / atoms
+
+
+def _errors(network: Network, validation: Sequence[Data]) -> str:
+    prediction = network(make_batch(validation))
+    batch = make_batch(validation)
+    atoms = np.diff(batch.ptr.numpy())
+    energy = (prediction[keys.ENERGY] - batch[keys.ENERGY]).abs().numpy() / atoms
+    forces = (prediction[keys.FORCES] - batch[keys.FORCES]).abs()
+    return f"energy {1e3 * float(energy.mean()):.1f} meV/atom, forces {1e3 * float(forces.nanmean()):.0f} meV/Å"

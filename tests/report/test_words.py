@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+from fake_results import fake_results
+
+from pretrain_mlip.report import words
+
+RESULTS = fake_results().model_dump(mode="json")
+SPACE = "\N{NO-BREAK SPACE}"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0.0, "0"), (15.0, "15.0"), (9.38, "9.38"), (216.6, "217"), (1340.0, "1,340"), (-0.05, "-0.0500")],
+)
+def test_numbers_have_three_digits(value, text):
+    assert words.number(value) == text
+
+
+def test_verdict_is_computed_from_the_numbers():
+    sentences = words.verdict(RESULTS)
+    summaries = {model: RESULTS["survival"][model]["summary"] for model in RESULTS["survival"]}
+    assert f"force MAE 155 against 217 meV/Å (29{SPACE}% lower)" in sentences[0]
+    medians = [words.median(summaries[model]) for model in ("finetune", "vanilla")]
+    assert f"median survival {medians[0]} against {medians[1]} ps" in sentences[0]
+    assert any("delta (153 meV/Å)" in sentence for sentence in sentences)
+
+
+def test_a_loss_is_called_a_loss():
+    assert words.change(3.0, 2.0) == f"50{SPACE}% higher"
+    assert words.change(2.0, 2.0) == "unchanged"
+
+
+def test_median_of_a_model_that_mostly_survives_is_a_bound():
+    assert words.median({"median_ps": None, "duration_ps": 3.0}) == "> 3.00"
+
+
+def test_survival_caption_names_survivors_and_losers():
+    text = words.survival_caption(RESULTS["survival"])
+    assert "Every run of EAM and delta reached 3 ps." in text
+    assert "No run of vanilla did." in text
+    assert "p <" in text or "p =" in text
+
+
+def test_log_rank_of_two_models_without_failures_is_undefined():
+    section = {"vanilla": RESULTS["survival"]["delta"], "finetune": RESULTS["survival"]["delta"]}
+    assert "p undefined" in words.survival_caption(section)
+
+
+def test_ties_are_shared():
+    section = {"mae": {"a": {"total": 0.1}, "b": {"total": 0.1}}, "reference": None, "description": ""}
+    assert "a and b" in words.rdf_caption(section)
+
+
+def test_nothing_to_compare_says_nothing():
+    empty = {"errors": None, "survival": None}
+    assert words.verdict(empty) == []
+    assert words.protagonists({"eam": {}, "vanilla": {}}) is None
