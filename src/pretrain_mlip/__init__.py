@@ -26,7 +26,7 @@ _HOMES = {
     "fit_eam": "pretrain_mlip.potentials.eam.fit",
     "perturb": "pretrain_mlip.structures.perturbation",
 }
-__all__ = ["EAM", "PretrainedMLIP", "available_models", "build_model", "fit_eam", "perturb"]  # noqa: F822  # lazy
+__all__ = ["EAM", "PretrainedMLIP", "available_models", "build_model", "fit_eam", "perturb"]  # lazy
 
 
 def __getattr__(name: str) -> object:

@@ -53,7 +53,9 @@ class FinetuningSettings(Settings):
 class RDFSettings(Settings):
     """Radial distribution functions of MD beside those of DFT structures."""
 
-    config_type: str | None = Field(default=None, description="DFT structures to compare with; null: the most frequent kind")
+    config_type: str | None = Field(
+        default=None, description="DFT structures to compare with; null: the most frequent kind"
+    )
     r_max: float = Field(default=6.0, gt=0, description="largest distance, Å")
     bins: int = Field(default=120, ge=10, description="number of bins")
     equilibration_ps: float = Field(default=0.3, ge=0, description="part of the run that is left out")
@@ -70,20 +72,32 @@ class RunConfig(Settings):
     seed: int = Field(default=0, ge=0, description="seed of weights, order of structures and replicas")
     device: str = Field(default="cpu", description="cpu, cuda, or auto for a GPU where there is one")
     workers: int = Field(default=2, ge=1, description="processes for strategies and MD replicas, one thread each")
-    threads: int = Field(default=1, ge=1, description="threads of the main process; more help from about 1000 atoms a batch on")
+    threads: int = Field(
+        default=1, ge=1, description="threads of the main process; more help from about 1000 atoms a batch on"
+    )
     strategies: list[StrategyName] = Field(
-        default=["vanilla", "finetune", "delta"], min_length=1, description="what is trained; finetune brings pretrain along"
+        default=["vanilla", "finetune", "delta"],
+        min_length=1,
+        description="what is trained; finetune brings pretrain along",
     )
     data: Annotated[DataSettings, BeforeValidator(_as_source)] = Field(
         default_factory=DataSettings, description="DFT structures, their labels and splits"
     )
     eam: EAMSettings = Field(default_factory=EAMSettings, description="the embedded-atom potential")
-    perturbation: PerturbationSettings = Field(default_factory=PerturbationSettings, description="structures that the EAM labels")
+    perturbation: PerturbationSettings = Field(
+        default_factory=PerturbationSettings, description="structures that the EAM labels"
+    )
     model: ModelSettings = Field(default_factory=ModelSettings, description="the network")
-    training: TrainingSettings = Field(default_factory=TrainingSettings, description="training on DFT, of every strategy")
+    training: TrainingSettings = Field(
+        default_factory=TrainingSettings, description="training on DFT, of every strategy"
+    )
     pretraining: TrainingSettings = Field(default_factory=TrainingSettings, description="training on EAM labels")
-    finetuning: FinetuningSettings = Field(default_factory=FinetuningSettings, description="what finetuning does differently")
+    finetuning: FinetuningSettings = Field(
+        default_factory=FinetuningSettings, description="what finetuning does differently"
+    )
     stability: StabilitySettings | None = Field(
         default_factory=StabilitySettings, description="heating runs until failure; null leaves them out"
     )
-    rdf: RDFSettings | None = Field(default_factory=RDFSettings, description="radial distributions; null leaves them out")
+    rdf: RDFSettings | None = Field(
+        default_factory=RDFSettings, description="radial distributions; null leaves them out"
+    )

@@ -85,7 +85,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for number, column in enumerate(columns):
         result.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        result.add_row(*(value if isinstance(value, str) else f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+        result.add_row(
+            *(
+                value if isinstance(value, str) else f"{value:.4g}" if isinstance(value, float) else str(value)
+                for value in row
+            )
+        )
     return result
 
 

@@ -28,13 +28,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix="-" + path.name)
     except OSError as error:
-        raise InputError(f"{path.parent}: cannot write here ({error.strerror}); choose another output folder") from error
+        raise InputError(
+            f"{path.parent}: cannot write here ({error.strerror}); choose another output folder"
+        ) from error
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -49,7 +51,9 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot create this folder ({error.strerror}); choose another output folder") from error
+        raise InputError(
+            f"{path}: cannot create this folder ({error.strerror}); choose another output folder"
+        ) from error
     if not os.access(path, os.W_OK):
         raise InputError(f"{path}: this folder is not writable; choose another output folder")
     return path
@@ -80,7 +84,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    with open(path, "rb") as stream:
+    with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -133,7 +133,7 @@ def test_results_of_a_shared_calculator_do_not_count_for_other_positions():
     second.rattle(0.1)
     second.calc = first.calc
     second.get_forces()
-    with pytest.raises(InputError, match="structure 0: no energy label .1 of 2"):
+    with pytest.raises(InputError, match=r"structure 0: no energy label .1 of 2"):
         read_structures([first, second])
 
 
@@ -143,7 +143,7 @@ def test_labels_in_some_frames_only_are_fine_when_not_required():
     read = read_structures([first, second])
     assert labels_of(read[0]).stress is not None
     assert labels_of(read[1]).stress is None
-    with pytest.raises(InputError, match="structure 1: no stress label .1 of 2"):
+    with pytest.raises(InputError, match=r"structure 1: no stress label .1 of 2"):
         read_structures([first, second], require=("stress",))
 
 
@@ -160,7 +160,7 @@ def test_isolated_atom_needs_an_energy_only():
     assert labels_of(read).energy == -1.0
 
 
-def test_nan_stress_of_a_molecule_counts_as_none(tmp_path):
+def test_nan_stress_of_a_molecule_counts_as_none():
     water = molecule("H2O")
     water.calc = SinglePointCalculator(water, energy=1.0, forces=np.zeros((3, 3)), stress=np.full(6, np.nan))
     assert labels_of(read_structures(water)[0]).stress is None
@@ -244,7 +244,7 @@ def test_bad_labels_are_refused_by_name(change, message):
 
 def test_missing_label_suggests_a_key():
     atoms = Atoms("Cu", info={"config_type": "x", "dft_energy": 1.0})
-    with pytest.raises(InputError, match="does 'dft_energy' hold it. Then set energy_key=dft_energy"):
+    with pytest.raises(InputError, match=r"does 'dft_energy' hold it. Then set energy_key=dft_energy"):
         read_structures(atoms)
 
 
@@ -255,7 +255,7 @@ def test_virials_without_volume_are_refused():
 
 
 def test_unknown_key_and_label_names_are_refused():
-    with pytest.raises(InputError, match="forces_key 'f_dft': not in structure 0 .* keys found: config_type, energy"):
+    with pytest.raises(InputError, match=r"forces_key 'f_dft': not in structure 0 .* keys found: config_type, energy"):
         read_structures(labelled(), keys=LabelKeys(forces_key="f_dft"))
     with pytest.raises(InputError, match="'force' is not a label"):
         read_structures(labelled(), require=("force",))
@@ -281,6 +281,8 @@ def test_bad_files_are_refused_by_name(tmp_path):
         "number.extxyz": (text.replace("Cu ", "Qq ", 1).encode(), r"frame 0 \(line 1\)"),
         "word.extxyz": (b"hello\nworld\n", r"frame 0 \(line 1\): a number of atoms is expected, found 'hello'"),
         "negative.extxyz": (b"-2\n\n", "number of atoms"),
+        "tiny.db": (b"x", "not a readable ASE database"),
+        "broken.db": (b"SQLite format 3\0rubbish", "not a readable ASE database"),
         "rubbish.db": (b"rubbish", "not a readable ASE database"),
         "rubbish.cif": (b"rubbish", "cannot read this file|no frame"),
         "rubbish.unknown": (b"rubbish", "ASE cannot read this file"),
@@ -290,8 +292,9 @@ def test_bad_files_are_refused_by_name(tmp_path):
         with pytest.raises(InputError, match=message) as caught:
             read_structures(tmp_path / name)
         assert name in str(caught.value)
+        assert (tmp_path / name).read_bytes() == content
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="absent.extxyz: no such file"):
+    with pytest.raises(InputError, match=r"absent.extxyz: no such file"):
         read_structures(tmp_path / "absent.extxyz")
     with pytest.raises(InputError, match="no frame '7'; the file has 3"):
         read_structures(tmp_path / "good.extxyz", index="7")

@@ -97,7 +97,7 @@ def test_given_without_validation_takes_it_from_training(caplog):
 
 def test_given_with_copies_on_two_sides_names_the_parent():
     frames = [frame(0, split="train", parent="glass-3"), frame(1, split="val", parent="glass-3"), frame(2, split="val")]
-    with pytest.raises(InputError, match="copies of parent 'glass-3' are given on two sides .train, val"):
+    with pytest.raises(InputError, match=r"copies of parent 'glass-3' are given on two sides .train, val"):
         split_structures(frames)
     frames[0].info = {"split": "train", "structure_id": "glass-3"}
     with pytest.raises(InputError, match="glass-3"):

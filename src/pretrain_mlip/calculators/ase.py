@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,11 +28,23 @@ class PretrainedMLIP(Calculator):
     The stress (eV/Å³, ASE's sign and order) exists where all three directions are periodic.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies"]
+    implemented_properties = [  # noqa: RUF012  # as ASE declares it
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+        "energies",
+    ]
     potential: Potential
 
     def __init__(
-        self, potential: Potential, *, device: str = "cpu", dtype: str | None = None, skin: float = 0.5, **ase_options: Any
+        self,
+        potential: Potential,
+        *,
+        device: str = "cpu",
+        dtype: str | None = None,
+        skin: float = 0.5,
+        **ase_options: Any,
     ) -> None:
         """Wrap a potential, which is moved and frozen, not copied.
 
@@ -60,7 +72,9 @@ class PretrainedMLIP(Calculator):
         self._built_from: Atoms | None = None
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str = "auto", dtype: str | None = None, **options: Any) -> PretrainedMLIP:
+    def load(
+        cls, path: str | os.PathLike[str], *, device: str = "auto", dtype: str | None = None, **options: Any
+    ) -> PretrainedMLIP:
         """A calculator from a checkpoint (.pt) or from eam.json; arguments as for the constructor.
 
         Raises:
@@ -77,7 +91,8 @@ class PretrainedMLIP(Calculator):
             InputError: an element is not supported, or positions or cell are not finite.
         """
         super().calculate(atoms, properties, system_changes)
-        graph = self._current_graph(self.atoms)
+        current = cast("Atoms", self.atoms)
+        graph = self._current_graph(current)
         output = {name: value.detach().cpu().numpy() for name, value in self.potential(graph).items()}
         energy = float(output[keys.ENERGY][0])
         self.results = {
@@ -86,7 +101,7 @@ class PretrainedMLIP(Calculator):
             "energies": output[keys.ENERGIES],
             "forces": output[keys.FORCES],
         }
-        if self.atoms.pbc.all():
+        if current.pbc.all():
             self.results["stress"] = output[keys.STRESS][0]
         elif properties is not None and "stress" in properties:
             raise InputError("stress needs a cell that is periodic in three directions")
@@ -97,7 +112,9 @@ class PretrainedMLIP(Calculator):
             bad = int(np.argwhere(~np.isfinite(atoms.positions))[0, 0])
             raise InputError(f"position of atom {bad} ({atoms.symbols[bad]}) is not finite")
         if self._graph is None or self._stale(atoms):
-            self.potential.types(torch.from_numpy(atoms.numbers.astype(np.int64)).to(self.device))  # names what it lacks
+            self.potential.types(
+                torch.from_numpy(atoms.numbers.astype(np.int64)).to(self.device)
+            )  # names what it lacks
             self._graph = make_graph(atoms, self.potential.cutoff + self.skin).to(str(self.device))
             self._built_from = atoms.copy()
         graph = self._graph
@@ -114,7 +131,11 @@ class PretrainedMLIP(Calculator):
         old = self._built_from
         if old is None or self.skin == 0 or len(old) != len(atoms):
             return True
-        if (old.numbers != atoms.numbers).any() or (old.pbc != atoms.pbc).any() or (old.cell != atoms.cell).any():
+        if (
+            (old.numbers != atoms.numbers).any()
+            or (old.pbc != atoms.pbc).any()
+            or (old.cell.array != atoms.cell.array).any()
+        ):
             return True
         moved = np.square(atoms.positions - old.positions).sum(1).max(initial=0.0)
         return bool(moved > (0.5 * self.skin) ** 2)
@@ -126,7 +147,7 @@ class PretrainedMLIP(Calculator):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        vars(self).update(state)
         self.potential = potential_from_content(state["potential"]).to(self.device)
 
 

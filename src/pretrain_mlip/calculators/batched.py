@@ -21,7 +21,12 @@ EDGES_PER_BATCH = 100_000  # enough to hide the overhead of a call, small enough
 
 
 def predict(
-    potential: Potential, frames: Sequence[Atoms], *, device: str = "cpu", dtype: str | None = None, description: str = "predicting"
+    potential: Potential,
+    frames: Sequence[Atoms],
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    description: str = "predicting",
 ) -> list[Labels]:
     """Energy (eV), forces (eV/Å) and stress (eV/Å³; None where a structure is not periodic in three directions).
 
@@ -49,7 +54,11 @@ def predict(
             end = start + int(graph.num_nodes or 0)
             stress = output[keys.STRESS][number]
             labels.append(
-                Labels(float(output[keys.ENERGY][number]), output[keys.FORCES][start:end], stress if np.isfinite(stress).all() else None)
+                Labels(
+                    float(output[keys.ENERGY][number]),
+                    output[keys.FORCES][start:end],
+                    stress if np.isfinite(stress).all() else None,
+                )
             )
             start = end
     return labels

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from pretrain_mlip.calculators.ase import PretrainedMLIP
 
 SETTINGS, OUTPUT = "Settings", "Output"
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.", rich_help_panel=SETTINGS)]
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML file with settings.", rich_help_panel=SETTINGS)
+]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as cutoff=6 or md.timestep=0.5.", show_default=False)
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as cutoff=6 or md.timestep=0.5.", show_default=False),
 ]
 Data = Annotated[str, typer.Argument(metavar="DATA", help="Structures: a file, or the name of an embedded data set.")]
 Potential = Annotated[Path, typer.Argument(metavar="POTENTIAL", help="A checkpoint (.pt) or eam.json.")]

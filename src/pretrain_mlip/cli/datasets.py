@@ -9,7 +9,9 @@ import typer
 
 from pretrain_mlip.cli.common import OUTPUT, Data, read_data
 
-app = typer.Typer(no_args_is_help=True, help="Embedded and public data sets; what a file holds and whether it is sound.")
+app = typer.Typer(
+    no_args_is_help=True, help="Embedded and public data sets; what a file holds and whether it is sound."
+)
 
 
 @app.command("list")
@@ -21,7 +23,10 @@ def list_command() -> None:
     from pretrain_mlip.console import print_table, table
     from pretrain_mlip.structures.datasets import DATASETS
 
-    rows = [[entry.name, "embedded" if entry.embedded else "download", entry.licence, entry.description] for entry in DATASETS.values()]
+    rows = [
+        [entry.name, "embedded" if entry.embedded else "download", entry.licence, entry.description]
+        for entry in DATASETS.values()
+    ]
     print_table(table("data sets", ["name", "where", "licence", "what"], rows))
 
 
@@ -37,9 +42,12 @@ def info(data: Data) -> None:
 
     if data in DATASETS:
         entry = DATASETS[data]
-        typer.echo(f"{entry.name}: {entry.description}\n{entry.method}\nLicence: {entry.licence}. {entry.citation}")
+        typer.echo(f"{entry.name}: {entry.description}\n{entry.provenance}\nLicence: {entry.licence}. {entry.citation}")
     frames = read_data(data, require=())
-    rows = [[name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)] for name, value in summarise(frames).items()]
+    rows = [
+        [name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)]
+        for name, value in summarise(frames).items()
+    ]
     print_table(table(data, ["what", "value"], rows))
     print_table(findings_table(check_structures(frames)))
 
@@ -47,7 +55,9 @@ def info(data: Data) -> None:
 @app.command()
 def get(
     name: Annotated[str, typer.Argument(metavar="NAME", help="See 'datasets list'.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to put it in.", rich_help_panel=OUTPUT)] = Path(),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to put it in.", rich_help_panel=OUTPUT)
+    ] = Path(),
 ) -> None:
     """Write a data set as extended XYZ; public ones are downloaded first.
 

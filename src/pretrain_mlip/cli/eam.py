@@ -13,7 +13,10 @@ from pretrain_mlip.cli.common import OUTPUT, Config, Data, Overrides, read_data
 def fit_eam(
     data: Data,
     overrides: Overrides = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for eam.json, the setfl file and eam.png.", rich_help_panel=OUTPUT)] = Path("eam"),
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for eam.json, the setfl file and eam.png.", rich_help_panel=OUTPUT),
+    ] = Path("eam"),
     config: Config = None,
 ) -> None:
     """Fit an embedded-atom potential and write it as eam.json and as setfl tables for LAMMPS.

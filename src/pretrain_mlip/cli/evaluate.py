@@ -15,7 +15,10 @@ def evaluate(
     data: Data,
     split: Annotated[str | None, typer.Option(help="Only structures of this split (train, val, test).")] = None,
     by: Annotated[str, typer.Option(help="Info key whose values are the rows of the table.")] = "config_type",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for errors.json and parity.png.", rich_help_panel=OUTPUT)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for errors.json and parity.png.", rich_help_panel=OUTPUT),
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = None,
 ) -> None:
@@ -43,5 +46,8 @@ def evaluate(
         from pretrain_mlip.report.style import save
 
         write_json(output / "errors.json", errors)
-        save(figures.parity({potential.parent.name or potential.stem: parity(frames, predicted)}, "forces"), output / "parity.png")
+        save(
+            figures.parity({potential.parent.name or potential.stem: parity(frames, predicted)}, "forces"),
+            output / "parity.png",
+        )
         typer.echo(f"written: {output / 'errors.json'}, {output / 'parity.png'}")

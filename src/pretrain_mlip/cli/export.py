@@ -13,8 +13,12 @@ from pretrain_mlip.cli.common import OUTPUT, Potential
 def export(
     potential: Potential,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", rich_help_panel=OUTPUT)],
-    file_format: Annotated[str, typer.Option("--format", help="setfl: tables for LAMMPS pair_style eam/alloy or eam/fs.")] = "setfl",
-    include_e0: Annotated[bool, typer.Option(help="Add the energies of isolated atoms to the embedding functions.")] = False,
+    file_format: Annotated[
+        str, typer.Option("--format", help="setfl: tables for LAMMPS pair_style eam/alloy or eam/fs.")
+    ] = "setfl",
+    include_e0: Annotated[
+        bool, typer.Option(help="Add the energies of isolated atoms to the embedding functions.")
+    ] = False,
 ) -> None:
     """Write a potential in a form that other programs read.
 

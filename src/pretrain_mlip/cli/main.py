@@ -18,8 +18,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Reliable machine-learned interatomic potentials: fit an embedded-atom potential (EAM) to DFT data, pretrain a "
-    "network on strongly perturbed structures that it labels, finetune on DFT, and see what survives hot MD.",
+    help="Reliable machine-learned interatomic potentials: fit an embedded-atom potential (EAM) to DFT data, pretrain "
+    "a network on strongly perturbed structures that it labels, finetune on DFT, and see what survives hot MD.",
     epilog="Example: pretrain-mlip run (the whole method on an embedded silica data set, about ten minutes).",
 )
 METHOD, POTENTIALS, DATA = "The method", "Potentials at work", "Data"
@@ -46,7 +46,9 @@ def _print_version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     del version
     set_up_logging()

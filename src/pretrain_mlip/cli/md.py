@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from pretrain_mlip.cli.common import OUTPUT, Config, Data, Device, Dtype, Overrides, Potential, load_calculator, read_data
+from pretrain_mlip.cli.common import (
+    OUTPUT,
+    Config,
+    Data,
+    Device,
+    Dtype,
+    Overrides,
+    Potential,
+    load_calculator,
+    read_data,
+)
 
 
 def md(
@@ -15,7 +25,9 @@ def md(
     structure: Data,
     overrides: Overrides = None,
     index: Annotated[int, typer.Option(help="Which structure of the file.")] = 0,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Trajectory to write (extended XYZ).", rich_help_panel=OUTPUT)] = Path("md.extxyz"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Trajectory to write (extended XYZ).", rich_help_panel=OUTPUT)
+    ] = Path("md.extxyz"),
     config: Config = None,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -34,7 +46,9 @@ def md(
     if not -len(frames) <= index < len(frames):
         raise InputError(f"{structure}: there is no structure {index}; the file has {len(frames)}")
     calculator = load_calculator(potential, device, dtype)
-    result = run_md(frames[index], calculator, settings, failure=FailureSettings(), seed=settings.seed, trajectory=output)
+    result = run_md(
+        frames[index], calculator, settings, failure=FailureSettings(), seed=settings.seed, trajectory=output
+    )
     if result.failure is not None:
         typer.echo(f"failed after {result.time_ps:.3f} ps: {result.failure.message()}; trajectory: {output}")
         raise typer.Exit(1)

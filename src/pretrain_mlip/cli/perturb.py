@@ -16,7 +16,9 @@ def perturb(
     data: Data,
     output: OutputFile,
     overrides: Overrides = None,
-    potential: Annotated[Path | None, typer.Option(help="Teacher (eam.json): caps forces and energies, and labels.")] = None,
+    potential: Annotated[
+        Path | None, typer.Option(help="Teacher (eam.json): caps forces and energies, and labels.")
+    ] = None,
     config: Config = None,
 ) -> None:
     """Make strongly perturbed copies of structures, in two steps.
@@ -33,7 +35,10 @@ def perturb(
     teacher = teacher_of(load_potential(potential)) if potential is not None else None
     made = perturb(read_data(data, require=()), settings, teacher=teacher)
     write_structures(output, made.frames)
-    typer.echo(f"{output}: {len(made.frames)} structures; " + ", ".join(f"{name} {count}" for name, count in made.counts.items()))
+    typer.echo(
+        f"{output}: {len(made.frames)} structures; "
+        + ", ".join(f"{name} {count}" for name, count in made.counts.items())
+    )
 
 
 def label(

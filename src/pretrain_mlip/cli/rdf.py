@@ -16,7 +16,9 @@ def rdf(
     pairs: Annotated[str | None, typer.Option(help="Pairs of elements, such as Si-O,O-O; all where not given.")] = None,
     r_max: Annotated[float, typer.Option(help="Largest distance, Å.")] = 6.0,
     bins: Annotated[int, typer.Option(help="Number of bins.")] = 120,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for rdf.json and rdf.png.", rich_help_panel=OUTPUT)] = Path("rdf"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for rdf.json and rdf.png.", rich_help_panel=OUTPUT)
+    ] = Path("rdf"),
 ) -> None:
     """Radial distribution functions, total and of every pair of elements.
 
@@ -31,11 +33,20 @@ def rdf(
     wanted = [pair.strip() for pair in pairs.split(",")] if pairs else None
     functions = {name: radial_distribution(read_data(name, require=()), r_max, bins, wanted) for name in trajectories}
     known = radial_distribution(read_data(reference, require=()), r_max, bins, wanted) if reference else None
-    content = {"reference": known.to_dict() if known else None, "models": {name: found.to_dict() for name, found in functions.items()}}
+    content = {
+        "reference": known.to_dict() if known else None,
+        "models": {name: found.to_dict() for name, found in functions.items()},
+    }
     write_json(output / "rdf.json", content)
     save(curves.rdf(content), output / "rdf.png")
     if known is not None:
         errors = {name: rdf_mae(found, known) for name, found in functions.items()}
         columns = sorted({pair for row in errors.values() for pair in row})
-        print_table(table(f"mean |g - g_reference| up to {r_max:g} Å", ["trajectory", *columns], [[name, *(row[c] for c in columns)] for name, row in errors.items()]))
+        print_table(
+            table(
+                f"mean |g - g_reference| up to {r_max:g} Å",
+                ["trajectory", *columns],
+                [[name, *(row[c] for c in columns)] for name, row in errors.items()],
+            )
+        )
     typer.echo(f"written: {output / 'rdf.json'}, {output / 'rdf.png'}")

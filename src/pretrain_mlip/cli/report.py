@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 
-def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run with results.json.")]) -> None:
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run with results.json.")],
+) -> None:
     """(Re)write report.html and figures from results.json.
 
     Example: pretrain-mlip report runs/silica_mini

@@ -7,9 +7,15 @@ from typing import Annotated
 
 import typer
 
-ConfigFile = Annotated[Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Configuration; without it, the silica demonstration.", show_default=False)]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[CONFIG.yaml]", help="Configuration; without it, the silica demonstration.", show_default=False
+    ),
+]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=50.", show_default=False)
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=50.", show_default=False),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of an interrupted run.")]
 
@@ -29,7 +35,9 @@ def run(config: ConfigFile = None, overrides: Overrides = None) -> None:
 def train(
     config: ConfigFile = None,
     overrides: Overrides = None,
-    strategy: Annotated[list[str] | None, typer.Option(help="vanilla, pretrain, finetune or delta; in place of the configuration's.")] = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="vanilla, pretrain, finetune or delta; in place of the configuration's.")
+    ] = None,
 ) -> None:
     """Train strategies, with the EAM and perturbed structures that they need, and stop there.
 
@@ -51,7 +59,7 @@ def resume(run_dir: RunFolder) -> None:
     resume_pipeline(run_dir)
 
 
-def _configuration(config: Path | None, overrides: list[str] | None):  # noqa: ANN202  # keeps pydantic out of --help
+def _configuration(config: Path | None, overrides: list[str] | None):  # keeps pydantic out of --help
     from pretrain_mlip.config import RunConfig
     from pretrain_mlip.settings import read_settings
 

@@ -15,7 +15,9 @@ def scan(
     r_min: Annotated[float, typer.Option(help="Shortest distance, Å.")] = 0.4,
     r_max: Annotated[float, typer.Option(help="Longest distance, Å.")] = 8.0,
     points: Annotated[int, typer.Option(min=2, help="Number of distances.")] = 200,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for scan.json and scan.png.", rich_help_panel=OUTPUT)] = Path("scan"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for scan.json and scan.png.", rich_help_panel=OUTPUT)
+    ] = Path("scan"),
     device: Device = "auto",
 ) -> None:
     """Energy and force of isolated dimers of every pair of elements: is there a wall?
@@ -34,5 +36,11 @@ def scan(
     write_json(output / "scan.json", {"curves": curves, "metrics": metrics})
     save(dimers({potential.parent.name or potential.stem: curves}), output / "scan.png")
     columns = list(next(iter(metrics.values())))
-    print_table(table(f"dimers of {potential}", ["pair", *columns], [[pair, *("-" if row[c] is None else row[c] for c in columns)] for pair, row in metrics.items()]))
+    print_table(
+        table(
+            f"dimers of {potential}",
+            ["pair", *columns],
+            [[pair, *("-" if row[c] is None else row[c] for c in columns)] for pair, row in metrics.items()],
+        )
+    )
     typer.echo(f"written: {output / 'scan.json'}, {output / 'scan.png'}")

@@ -36,7 +36,12 @@ def neighbor_list(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros((2, 0), dtype=np.int64), np.zeros((0, 3), dtype=np.int64)
     box, origin = _box(positions, cell, pbc)
     centre, neighbour, shifts = neighbour_list(
-        "ijS", cutoff=float(cutoff), positions=positions, cell=box, pbc=pbc, cell_origin=origin,
+        "ijS",
+        cutoff=float(cutoff),
+        positions=positions,
+        cell=box,
+        pbc=pbc,
+        cell_origin=origin,
         numbers=atoms.numbers.astype(np.int32),
     )
     return np.stack([neighbour, centre]).astype(np.int64), shifts.astype(np.int64)

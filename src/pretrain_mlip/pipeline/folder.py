@@ -10,7 +10,7 @@ from pretrain_mlip.settings import read_settings
 
 
 class RunFolder:
-    """The folder of a run. Everything that a later step needs is in it, so that it can go on without the input files."""
+    """The folder of a run. All that a later step needs is in it; it goes on without the input files."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

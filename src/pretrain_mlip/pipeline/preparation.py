@@ -83,7 +83,13 @@ def eam_curves(eam: EAM) -> dict[str, dict[str, list[float]]]:
     curves = {}
     for pair, parts in decompose_dimers(eam).items():
         both = [morse + wall for morse, wall in zip(parts["morse"], parts["wall"], strict=True)]
-        curves[pair] = {"r": parts["r"], "density": parts["density"], "pair": both, "atomic": parts["atomic"], "total": parts["total"]}
+        curves[pair] = {
+            "r": parts["r"],
+            "density": parts["density"],
+            "pair": both,
+            "atomic": parts["atomic"],
+            "total": parts["total"],
+        }
     return curves
 
 
@@ -95,7 +101,13 @@ def eam_table(eam: EAM) -> Table:
         if errors:
             stress = errors["stress_rmse"]
             rows.append(
-                [name, 1e3 * errors["energy_rmse"], errors["forces_rmse"], errors["forces_rms"], "-" if stress is None else stress * 160.21766]
+                [
+                    name,
+                    1e3 * errors["energy_rmse"],
+                    errors["forces_rmse"],
+                    errors["forces_rms"],
+                    "-" if stress is None else stress * 160.21766,
+                ]
             )
     columns = ["structures", "energy RMSE, meV/atom", "force RMSE, eV/Å", "RMS of the DFT forces", "stress RMSE, GPa"]
     return table(f"EAM ({eam.form}, {', '.join(eam.elements)}, cutoff {eam.cutoff:g} Å)", columns, rows)

@@ -31,11 +31,20 @@ from pretrain_mlip.potentials.networks import model_settings
 from pretrain_mlip.report.html import write_report
 from pretrain_mlip.report.results import FILE_NAME, Results
 from pretrain_mlip.settings import to_yaml
-from pretrain_mlip.structures.splits import Splits
 from pretrain_mlip.structures.checks import summarise
+from pretrain_mlip.structures.splits import Splits
 
 log = logging.getLogger(__name__)
-REPORTED_VERSIONS = ("pretrain-mlip", "torch", "torch-geometric", "lightning-fabric", "ase", "matscipy", "numpy", "scipy")
+REPORTED_VERSIONS = (
+    "pretrain-mlip",
+    "torch",
+    "torch-geometric",
+    "lightning-fabric",
+    "ase",
+    "matscipy",
+    "numpy",
+    "scipy",
+)
 
 
 def run_pipeline(config: RunConfig, until: Literal["training", "report"] = "report") -> Path:
@@ -86,7 +95,9 @@ class _Run:
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         self.folder, self.config = folder, config
         found = (folder.path / FILE_NAME).exists()
-        self.results = Results.read(folder.path) if found else Results(title=f"pretrain-mlip: {Path(config.output).name}")
+        self.results = (
+            Results.read(folder.path) if found else Results(title=f"pretrain-mlip: {Path(config.output).name}")
+        )
         self.timings: dict[str, float] = dict(self.results.timings or {})
 
     def make(self, until: str) -> None:
@@ -114,9 +125,9 @@ class _Run:
             distances, closest = trials.pair_distances(self.folder, splits)
             self._add({"pair_distances": distances})
             if self.results.dataset is not None:
-                self.results.dataset.closest = dict(closest)
+                self.results.dataset.closest = {**closest}
         self._dynamics(everything, splits)
-        self.results.provenance = self._provenance()
+        self._add({"provenance": self._provenance()})
         self._write()
         log.info("report: %s", write_report(self.folder.path))
 
@@ -190,7 +201,11 @@ class _Run:
 
         learning = {}
         for name in names:
-            history = [row for row in read_checkpoint(self.folder.model(name) / "last.pt")["training"]["history"] if "val_forces_mae" in row]
+            history = [
+                row
+                for row in read_checkpoint(self.folder.model(name) / "last.pt")["training"]["history"]
+                if "val_forces_mae" in row
+            ]
             dft = STRATEGIES[name].labels == "dft"
             learning[name] = {
                 "epoch": [row["epoch"] for row in history],
@@ -201,7 +216,12 @@ class _Run:
                 "val_forces_mae": [1e3 * row["val_forces_mae"] for row in history],
                 "learning_rate": [row["learning_rate"] for row in history],
             }
-            log.info("%s: %d gradient steps of batch size %d", name, history[-1]["step"], stage_settings(self.config, name).batch_size)
+            log.info(
+                "%s: %d gradient steps of batch size %d",
+                name,
+                history[-1]["step"],
+                stage_settings(self.config, name).batch_size,
+            )
         self._add({"learning": learning})
         if self.results.dataset is not None:
             counts = read_json(self.folder.pretraining_counts)
@@ -209,12 +229,16 @@ class _Run:
 
     def _provenance(self) -> dict[str, Any]:
         sources = [Path(name) for name in self.config.data.source]
-        files = [*(path for path in sources if path.is_file()), *(self.folder.data(name) for name in ("train", "val", "test"))]
+        files = [
+            *(path for path in sources if path.is_file()),
+            *(self.folder.data(name) for name in ("train", "val", "test")),
+        ]
         frames = self.results.splits or {}
         return {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in REPORTED_VERSIONS},
+            "versions": {"python": platform.python_version()}
+            | {name: importlib.metadata.version(name) for name in REPORTED_VERSIONS},
             "hardware": {
                 "processor": platform.processor() or platform.machine(),
                 "cores": os.cpu_count() or 0,
@@ -222,9 +246,16 @@ class _Run:
                 "threads": self.config.threads,
                 "workers": self.config.workers,
             },
-            "seeds": {"run": self.config.seed, "split": self.config.data.split.seed, "eam": self.config.eam.seed, "perturbation": self.config.perturbation.seed},
+            "seeds": {
+                "run": self.config.seed,
+                "split": self.config.data.split.seed,
+                "eam": self.config.eam.seed,
+                "perturbation": self.config.perturbation.seed,
+            },
             "data": [
-                {"path": str(path), "sha256": sha256(path), "frames": frames.get(path.stem, sum(frames.values()))} for path in files if path.exists()
+                {"path": str(path), "sha256": sha256(path), "frames": frames.get(path.stem, sum(frames.values()))}
+                for path in files
+                if path.exists()
             ],
         }
 
@@ -254,10 +285,17 @@ def _check_same(folder: RunFolder, config: RunConfig) -> None:
     changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
     if changed:
         shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in changed[:5])
-        raise InputError(f"{folder.path}: holds a run with another configuration ({shown}); choose another output, or remove the folder")
+        raise InputError(
+            f"{folder.path}: holds a run with another configuration ({shown}); "
+            "choose another output, or remove the folder"
+        )
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(content, dict):
         return {prefix: content}
-    return {key: value for name, inner in content.items() for key, value in _flat(inner, f"{prefix}.{name}".strip(".")).items()}
+    return {
+        key: value
+        for name, inner in content.items()
+        for key, value in _flat(inner, f"{prefix}.{name}".strip(".")).items()
+    }

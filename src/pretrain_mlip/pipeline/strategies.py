@@ -72,7 +72,9 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> 
 
     train, validation = graphs("train"), graphs("val")
     # A pretrained network must fit DFT later: its scale is that of the DFT forces
-    scale_from = residual_graphs(read_structures(folder.data("train")), cutoff, baseline) if strategy.labels == "eam" else None
+    scale_from = (
+        residual_graphs(read_structures(folder.data("train")), cutoff, baseline) if strategy.labels == "eam" else None
+    )
     train_stage(
         name,
         config.model.name,

@@ -28,11 +28,15 @@ from pretrain_mlip.validation.errors import error_table, parity
 EAM_NAME = "eam"
 
 
-def test_errors(folder: RunFolder, names: Sequence[str], frames: Sequence[Atoms], device: str) -> dict[str, dict[str, Any]]:
+def test_errors(
+    folder: RunFolder, names: Sequence[str], frames: Sequence[Atoms], device: str
+) -> dict[str, dict[str, Any]]:
     """Sections ``errors`` and ``parity``: every potential on the same frames."""
     sections: dict[str, dict[str, Any]] = {"errors": {}, "parity": {}}
     for name in names:
-        predicted = predict(load_potential(folder.potential(name)), frames, device=device, description=f"testing {name}")
+        predicted = predict(
+            load_potential(folder.potential(name)), frames, device=device, description=f"testing {name}"
+        )
         sections["errors"][name] = error_table(frames, predicted)
         sections["parity"][name] = parity(frames, predicted)
     return sections
@@ -47,7 +51,9 @@ def dimer_scans(folder: RunFolder, names: Sequence[str], elements: Sequence[str]
     return {"dimers": curves, "dimer_metrics": {name: dimer_metrics(found) for name, found in curves.items()}}
 
 
-def survival(folder: RunFolder, names: Sequence[str], structures: Sequence[Atoms], settings: StabilitySettings, device: str) -> dict[str, Any]:
+def survival(
+    folder: RunFolder, names: Sequence[str], structures: Sequence[Atoms], settings: StabilitySettings, device: str
+) -> dict[str, Any]:
     """Section ``survival`` (or ``squeeze``): the same replicas for every potential."""
     calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=device) for name in names}
     section = {}
@@ -71,7 +77,9 @@ def radial_distributions(
     kinds = Counter(str(atoms.info.get(CONFIG_TYPE, "")) for atoms in frames)
     kind = settings.config_type if settings.config_type is not None else kinds.most_common(1)[0][0]
     if kind not in kinds:
-        raise InputError(f"rdf.config_type: no periodic structure has config_type '{kind}'; there are {', '.join(sorted(kinds))}")
+        raise InputError(
+            f"rdf.config_type: no periodic structure has config_type '{kind}'; there are {', '.join(sorted(kinds))}"
+        )
     chosen = [atoms for atoms in frames if str(atoms.info.get(CONFIG_TYPE, "")) == kind]
     reference = radial_distribution(chosen, settings.r_max, settings.bins)
     campaign = StabilitySettings(replicas=1, md=settings.md, seed=config.seed, workers=config.workers)
@@ -87,7 +95,8 @@ def radial_distributions(
     failed = sorted(set(names) - set(models))
     description = (
         f"{len(chosen)} DFT structures of kind '{kind}', and {settings.md.duration_ps:g} ps of MD at "
-        f"{settings.md.temperature:g} K from one of them" + (f"; the run failed for {', '.join(failed)}" if failed else "")
+        f"{settings.md.temperature:g} K from one of them"
+        + (f"; the run failed for {', '.join(failed)}" if failed else "")
     )
     return {"reference": reference.to_dict(), "models": models, "mae": errors, "description": description}
 

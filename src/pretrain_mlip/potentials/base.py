@@ -91,7 +91,9 @@ class Potential(nn.Module, ABC):
         types = self._type_of_number[numbers]
         if numbers.numel() and int(types.min()) < 0:
             strange = sorted({chemical_symbols[int(number)] for number in numbers[types < 0]})
-            raise InputError(f"element {', '.join(strange)} is not supported by this potential ({', '.join(self.elements)})")
+            raise InputError(
+                f"element {', '.join(strange)} is not supported by this potential ({', '.join(self.elements)})"
+            )
         return types
 
     def forward(
@@ -169,7 +171,7 @@ class ReferenceEnergies(Potential):
     def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:  # noqa: ARG002
         return self.values.index_select(0, types)
 
-    def set_dtype(self, dtype: torch.dtype) -> None:  # noqa: ARG002
+    def set_dtype(self, dtype: torch.dtype) -> None:
         """Reference energies are large and stay in float64."""
 
 
@@ -195,7 +197,9 @@ class SumPotential(Potential):
         total = torch.zeros(types.shape[0], dtype=torch.float64, device=types.device)
         for part in self.potentials():
             inside = self._inside(part, edge_vectors)
-            index, vectors = (edge_index, edge_vectors) if inside is None else (edge_index[:, inside], edge_vectors[inside])
+            index, vectors = (
+                (edge_index, edge_vectors) if inside is None else (edge_index[:, inside], edge_vectors[inside])
+            )
             total = total + part.atomic_energies(types, index, vectors)
         return total
 
@@ -211,7 +215,10 @@ class SumPotential(Potential):
                 gradient = gradient + slope
             else:
                 energies, slope = part.energies_and_gradient(
-                    types, edge_index.index_select(1, inside), edge_vectors.index_select(0, inside), create_graph=create_graph
+                    types,
+                    edge_index.index_select(1, inside),
+                    edge_vectors.index_select(0, inside),
+                    create_graph=create_graph,
                 )
                 gradient = gradient.index_add(0, inside, slope)
             total = total + energies

@@ -71,7 +71,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a readable checkpoint of pretrain-mlip ({str(error).splitlines()[0][:120]})") from None
+        raise InputError(
+            f"{path}: not a readable checkpoint of pretrain-mlip ({str(error).splitlines()[0][:120]})"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of pretrain-mlip")
     if content.get("format_version") != FORMAT_VERSION:

@@ -121,7 +121,9 @@ def write_structures(path: AnyPath, frames: Sequence[Atoms]) -> None:
     content = stream.getvalue().encode()
     with atomic_path(path) as temporary:
         # No time stamp in the header: equal frames make equal files.
-        temporary.write_bytes(gzip.compress(content, compresslevel=6, mtime=0) if Path(path).suffix == ".gz" else content)
+        temporary.write_bytes(
+            gzip.compress(content, compresslevel=6, mtime=0) if Path(path).suffix == ".gz" else content
+        )
 
 
 def name_of(atoms: Atoms, index: int) -> str:

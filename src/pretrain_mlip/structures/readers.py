@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _EXTXYZ_ENDINGS = (".extxyz", ".xyz", ".extxyz.gz", ".xyz.gz")
+_SQLITE = b"SQLite format 3\0"
 
 
 def read_frames(path: Path, index: str) -> Iterator[tuple[int, Atoms]]:
@@ -33,10 +34,7 @@ def read_frames(path: Path, index: str) -> Iterator[tuple[int, Atoms]]:
         raise InputError(f"{path}: no such file")
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes)")
-    try:
-        wanted = string2index(index)
-    except ValueError:
-        raise InputError(f"index '{index}': not an index such as ':', '-1' or '::10'") from None
+    wanted = _index(index)
     name = path.name.lower()
     if name.endswith(_EXTXYZ_ENDINGS):
         yield from _read_extxyz(path, wanted)
@@ -46,7 +44,7 @@ def read_frames(path: Path, index: str) -> Iterator[tuple[int, Atoms]]:
         yield from _read_other(path, wanted)
 
 
-def _read_extxyz(path: Path, wanted: int | slice | str) -> Iterator[tuple[int, Atoms]]:
+def _read_extxyz(path: Path, wanted: int | slice) -> Iterator[tuple[int, Atoms]]:
     # The text is read whole: ASE seeks back and forth, which is very slow in a gzip stream. The frames are cut here and
     # not by ASE, which stops without a word at the first blank line and cannot say which frame is broken.
     lines = _text(path).splitlines()
@@ -83,7 +81,11 @@ def _extxyz_spans(path: Path, lines: list[str]) -> list[tuple[int, int]]:
     return spans
 
 
-def _read_database(path: Path, wanted: int | slice | str) -> Iterator[tuple[int, Atoms]]:
+def _read_database(path: Path, wanted: int | slice) -> Iterator[tuple[int, Atoms]]:
+    with path.open("rb") as stream:
+        header = stream.read(len(_SQLITE))
+    if header != _SQLITE:  # ASE would make an empty database of a file that is almost empty
+        raise InputError(f"{path}: not a readable ASE database (no SQLite file)")
     try:
         rows = list(ase.db.connect(path).select())
     except Exception as error:  # noqa: BLE001  # sqlite, JSON and ASE errors alike
@@ -94,7 +96,7 @@ def _read_database(path: Path, wanted: int | slice | str) -> Iterator[tuple[int,
         yield number, atoms
 
 
-def _read_other(path: Path, wanted: int | slice | str) -> Iterator[tuple[int, Atoms]]:
+def _read_other(path: Path, wanted: int | slice) -> Iterator[tuple[int, Atoms]]:
     try:
         frames = list(track(ase.io.iread(path, index=":"), f"Reading {path.name}"))
     except Exception as error:  # noqa: BLE001  # ASE's readers raise whatever the content leads to
@@ -102,13 +104,23 @@ def _read_other(path: Path, wanted: int | slice | str) -> Iterator[tuple[int, At
     yield from _selected(path, frames, wanted)
 
 
-def _selected(path: Path, items: list[Any], wanted: int | slice | str) -> list[tuple[int, Any]]:
+def _index(text: str) -> int | slice:
+    try:
+        index = string2index(text)
+    except ValueError:
+        index = text
+    if isinstance(index, str) or (isinstance(index, slice) and index.step == 0):
+        raise InputError(f"index '{text}': not an index such as ':', '-1' or '::10'")
+    return index
+
+
+def _selected(path: Path, items: list[Any], wanted: int | slice) -> list[tuple[int, Any]]:
     if not items:
         raise InputError(f"{path}: no frame in this file")
     numbered = list(enumerate(items))
     if isinstance(wanted, slice):
         return numbered[wanted]
-    if isinstance(wanted, str) or not -len(items) <= wanted < len(items):
+    if not -len(items) <= wanted < len(items):
         raise InputError(f"{path}: no frame '{wanted}'; the file has {len(items)}")
     return [numbered[wanted]]
 

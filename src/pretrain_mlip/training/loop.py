@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from pretrain_mlip.training.loss import error_sums, weighted_loss
 from pretrain_mlip.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
-Row = dict[str, float]
+Row = dict[str, Any]  # numbers by column
 MAX_SKIPPED = 20  # steps with a loss that is not finite before a run gives up
 
 
@@ -97,18 +97,23 @@ class Training:
             InputError: there is nothing to train or validate on, or the folder cannot be written.
         """
         if not train or not validation:
-            raise InputError(f"training in {folder} needs training and validation structures ({len(train)} and {len(validation)} given)")
+            raise InputError(
+                f"training in {folder} needs structures to train and to validate on (got {len(train)}, {len(validation)})"
+            )
         self.settings, self.folder, self.seed, self.deploy = settings, make_folder(folder), seed, deploy
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         double = next(network.parameters()).dtype == torch.float64
         self.fabric = Fabric(accelerator=device, devices=1, precision="64-true" if double else "32-true")
         self.network = network
-        optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
         self.batches = _EpochBatches(len(train), settings.batch_size, seed)
         self.total_steps = settings.epochs * len(self.batches)
         self.scheduler = LambdaLR(optimizer, self._rate)
         self.module, self.optimizer = self.fabric.setup(network, optimizer)
         self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+        self.averaged = cast("Network", self.average.module)
         loader = DataLoader(list(train), batch_sampler=self.batches, collate_fn=make_batch)  # type: ignore[arg-type]
         self.loader = self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
         self.validation = [
@@ -143,28 +148,45 @@ class Training:
         self.batches.epoch = self.epoch
         loss = self._train_epoch()
         self.epoch += 1
-        row: Row = {"epoch": self.epoch, "step": self.step, "learning_rate": self.scheduler.get_last_lr()[0], "loss": loss}
+        row: Row = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "learning_rate": self.scheduler.get_last_lr()[0],
+            "loss": loss,
+        }
         if self.epoch % self.settings.validate_every == 0 or self.epoch == self.settings.epochs:
             row |= self._validate()
             metric = row[f"val_{self.settings.metric}_mae"]
             if metric < self.best:
                 self.best, self.best_epoch = metric, self.epoch
-                network = self.average.module
-                write_checkpoint(self.folder / "best.pt", checkpoint_content(self.deploy(network), network=network.state_dict(), epoch=self.epoch))
+                network = self.averaged
+                write_checkpoint(
+                    self.folder / "best.pt",
+                    checkpoint_content(self.deploy(network), network=network.state_dict(), epoch=self.epoch),
+                )
         row["seconds"] = time.perf_counter() - start
         self.history.append(row)
         patience = self.settings.patience
-        self.finished = self.epoch >= self.settings.epochs or (patience is not None and self.epoch - self.best_epoch >= patience)
+        self.finished = self.epoch >= self.settings.epochs or (
+            patience is not None and self.epoch - self.best_epoch >= patience
+        )
         self._save()
         if self.finished:
-            log.info("%s: %d epochs, best %d: %s", self.folder.name, self.epoch, self.best_epoch, _note(self.history[self.best_epoch - 1]))
+            log.info(
+                "%s: %d epochs, best %d: %s",
+                self.folder.name,
+                self.epoch,
+                self.best_epoch,
+                _note(self.history[self.best_epoch - 1]),
+            )
         return row
 
     def _train_epoch(self) -> float:
         self.module.train()
         scale = float(self.network.energy_scale)
         losses = []
-        for graph in self.loader:
+        for batch in self.loader:
+            graph = cast("Data", batch)
             prediction = self.module(graph, stress=self.settings.loss.stress > 0, create_graph=True)
             loss = weighted_loss(prediction, graph, self.settings.loss, scale)
             self.optimizer.zero_grad()
@@ -185,14 +207,15 @@ class Training:
         log.warning("%s: the loss of step %d is not finite; step skipped", self.folder.name, self.step)
         if self.skipped > MAX_SKIPPED:
             raise ComputationError(
-                f"{self.folder}: the loss was not finite in {self.skipped} steps; lower learning_rate, or look at the labels with 'datasets info'"
+                f"{self.folder}: the loss was not finite in {self.skipped} steps; lower learning_rate, "
+                "or look at the labels with 'datasets info'"
             )
 
     def _validate(self) -> Row:
         self.average.eval()
         totals: dict[str, list[float]] = {name: [0.0, 0.0] for name in keys.LABELS}
         for graph in self.validation:
-            prediction = self.average.module(graph)
+            prediction = self.averaged(graph)
             for name, (total, count) in error_sums(prediction, graph).items():
                 totals[name][0] += total
                 totals[name][1] += count
@@ -225,7 +248,7 @@ class Training:
             "best_epoch": self.best_epoch,
             "finished": self.finished,
         }
-        write_checkpoint(self.folder / "last.pt", checkpoint_content(self.deploy(self.average.module), training=state))
+        write_checkpoint(self.folder / "last.pt", checkpoint_content(self.deploy(self.averaged), training=state))
         write_text(self.folder / "log.csv", _csv(self.history))
 
     def _restore(self) -> None:
@@ -234,7 +257,7 @@ class Training:
         if state is None:
             raise InputError(f"{path}: holds no state of a training to resume from")
         if state["settings"] != self.settings.model_dump(mode="json") or state["seed"] != self.seed:
-            raise InputError(f"{path}: was written with other training settings; resume with the same, or choose another output folder")
+            raise InputError(f"{path}: was written with other settings; resume with the same, or choose another folder")
         try:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])

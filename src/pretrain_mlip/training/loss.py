@@ -52,7 +52,9 @@ def _mean(residual: Tensor, weight: Tensor, settings: LossSettings) -> Tensor:
     elif settings.kind == "mae":
         values = values.abs()
     else:  # divided by delta: the slope far out is one whatever delta is
-        values = torch.nn.functional.huber_loss(values, torch.zeros_like(values), reduction="none", delta=settings.huber_delta)
+        values = torch.nn.functional.huber_loss(
+            values, torch.zeros_like(values), reduction="none", delta=settings.huber_delta
+        )
         values = values / settings.huber_delta
     weight = weight.index_select(0, known)
     return (values.mean(1) * weight).sum() / weight.sum()

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -75,7 +75,9 @@ def with_prerequisites(names: Sequence[StrategyName]) -> list[StrategyName]:
     return ordered
 
 
-def residual_graphs(frames: Sequence[Atoms], cutoff: float, baseline: Potential, description: str = "graphs") -> list[Data]:
+def residual_graphs(
+    frames: Sequence[Atoms], cutoff: float, baseline: Potential, description: str = "graphs"
+) -> list[Data]:
     """Graphs whose labels are those of the frames minus the baseline's prediction.
 
     Args:
@@ -135,9 +137,15 @@ def train_stage(
         network.set_scales(*_scales(scale_from or train))
     else:
         if start.config() != network.config():
-            raise InputError(f"{name}: the pretrained network is another one ({start.config()}) than asked for ({network.config()})")
+            raise InputError(
+                f"{name}: the pretrained network is another one ({start.config()}) than asked for ({network.config()})"
+            )
         network.load_state_dict(start.state_dict())
-        log.info("%s starts from the pretrained network, whose errors on its validation set are %s", name, _errors(network, validation))
+        log.info(
+            "%s starts from the pretrained network, whose errors on its validation set are %s",
+            name,
+            _errors(network, validation),
+        )
 
     def deploy(trained: Network) -> Potential:
         return SumPotential([baseline, trained])

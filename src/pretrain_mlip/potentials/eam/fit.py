@@ -84,8 +84,12 @@ def fit_eam(
     for number, atoms in enumerate(frames):
         found = labels_of(atoms)
         if found.energy is None or (found.forces is None and len(atoms) > 1):
-            raise InputError(f"the EAM fit needs energy and forces; structure {number} ({atoms.get_chemical_formula()}) lacks them")
-    elements = sorted({symbol for atoms in frames for symbol in atoms.symbols}, key=lambda symbol: atomic_numbers[symbol])
+            raise InputError(
+                f"the EAM fit needs energy and forces; structure {number} ({atoms.get_chemical_formula()}) lacks them"
+            )
+    elements = sorted(
+        {symbol for atoms in frames for symbol in atoms.symbols}, key=lambda symbol: atomic_numbers[symbol]
+    )
     eam = EAM(elements, settings.cutoff, settings.form)
     problem = _prepare(eam, frames)
     if problem.vectors.shape[0] == 0:
@@ -198,10 +202,12 @@ def _scale_densities(eam: EAM, problem: _Problem) -> None:
         for (source, centre), edges in problem.groups.items():
             distance = torch.linalg.vector_norm(problem.vectors[edges], dim=1)
             density.index_add_(0, problem.edge_index[1][edges], eam.density(source, centre, distance)[0])
-        eam.log_amplitude -= torch.log(density[density > 0].mean())
+        eam.log_amplitude.sub_(torch.log(density[density > 0].mean()))
 
 
-def _search(eam: EAM, frames: Sequence[Atoms], problem: _Problem, settings: EAMSettings) -> tuple[list[float], list[float]]:
+def _search(
+    eam: EAM, frames: Sequence[Atoms], problem: _Problem, settings: EAMSettings
+) -> tuple[list[float], list[float]]:
     """Screen the starts, then fit the best with all frames. Loss of every iteration, and of every start."""
     rng = np.random.default_rng(settings.seed)
     origin = _get(eam)
@@ -219,12 +225,16 @@ def _search(eam: EAM, frames: Sequence[Atoms], problem: _Problem, settings: EAMS
 
         for number in range(settings.starts):
             start = origin + (0.4 * rng.standard_normal(len(origin)) if number else 0.0)
-            found = _descend(eam, small, settings, start, origin, settings.screening_iterations, lambda i, v, n=number: show(n, i, v))
+            found = _descend(
+                eam, small, settings, start, origin, settings.screening_iterations, lambda i, v, n=number: show(n, i, v)
+            )
             losses.append(found[0])
             if np.isfinite(found[0]) and (best is None or found[0] < best[0]):
                 best = (found[0], found[1])
         if best is None:
-            raise ComputationError("the EAM fit found no start with a finite loss; look at the data with 'datasets info'")
+            raise ComputationError(
+                "the EAM fit found no start with a finite loss; look at the data with 'datasets info'"
+            )
         _, values, history = _descend(
             eam, problem, settings, best[1], origin, settings.max_iterations, lambda i, v: show(settings.starts, i, v)
         )
@@ -234,7 +244,13 @@ def _search(eam: EAM, frames: Sequence[Atoms], problem: _Problem, settings: EAMS
 
 
 def _descend(
-    eam: EAM, problem: _Problem, settings: EAMSettings, start: np.ndarray, origin: np.ndarray, iterations: int, report: Any
+    eam: EAM,
+    problem: _Problem,
+    settings: EAMSettings,
+    start: np.ndarray,
+    origin: np.ndarray,
+    iterations: int,
+    report: Any,
 ) -> tuple[float, np.ndarray, list[float]]:
     """L-BFGS-B from one start: loss, parameters, loss after every iteration."""
     history: list[float] = []
@@ -255,7 +271,13 @@ def _descend(
     bounds = [(value - MARGIN, value + MARGIN) for value in origin]
     start = np.clip(start, origin - MARGIN, origin + MARGIN)
     found = minimize(
-        objective, start, jac=True, method="L-BFGS-B", bounds=bounds, callback=callback, options={"maxiter": iterations, "maxcor": 20}
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        callback=callback,
+        options={"maxiter": iterations, "maxcor": 20},
     )
     return float(found.fun), np.array(found.x), history or [float(found.fun)]
 

@@ -69,7 +69,9 @@ class EAM(Potential):
         self.pairs = [(a, b) for a in range(count) for b in range(a, count)]
         longest = max(self.covalent_sum(a, b) for a, b in self.pairs)
         if not cutoff > 1.5 * longest:
-            raise InputError(f"EAM cutoff {cutoff} Å: must exceed 1.5 times the longest covalent bond ({1.5 * longest:.2f} Å)")
+            raise InputError(
+                f"EAM cutoff {cutoff} Å: must exceed 1.5 times the longest covalent bond ({1.5 * longest:.2f} Å)"
+            )
         sums = torch.tensor([self.covalent_sum(a, b) for a, b in self.pairs], dtype=torch.float64)
         sources = (count, count) if form == "fs" else (count, 1)
 
@@ -88,14 +90,16 @@ class EAM(Potential):
 
     def covalent_sum(self, a: int, b: int) -> float:
         """Sum of the covalent radii of two types, Å."""
-        return float(covalent_radii[atomic_numbers[self.elements[a]]] + covalent_radii[atomic_numbers[self.elements[b]]])
+        return float(
+            covalent_radii[atomic_numbers[self.elements[a]]] + covalent_radii[atomic_numbers[self.elements[b]]]
+        )
 
     def pair_number(self, a: int, b: int) -> int:
         """Index of an unordered pair of types in ``pairs``."""
         return self.pairs.index((min(a, b), max(a, b)))
 
     def pair(self, a: int, b: int, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """phi of two types, eV, and its derivative, eV/Å."""
+        """Phi of two types, eV, and its derivative, eV/Å."""
         morse, morse_slope = self.morse(a, b, distance)
         wall, wall_slope = self.wall(a, b, distance)
         return morse + wall, morse_slope + wall_slope
@@ -119,7 +123,7 @@ class EAM(Potential):
         return value * fade, slope * fade + value * fade_slope
 
     def density(self, source: int, centre: int, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """f of a source atom at a centre, dimensionless, and its derivative, 1/Å."""
+        """F of a source atom at a centre, dimensionless, and its derivative, 1/Å."""
         column = centre if self.form == "fs" else 0
         if self.form == "fs":
             total = self.covalent_sum(source, centre)
@@ -157,7 +161,7 @@ class EAM(Potential):
     def interaction(
         self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor, groups: Mapping[tuple[int, int], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies without E0s (N,), dE/dr of each directed edge (E,) and distances (E,); groups from ``group_edges``."""
+        """Energies without E0s (N,), dE/dr of directed edges (E,), distances (E,); groups from ``group_edges``."""
         centre = edge_index[1]
         distance = torch.linalg.vector_norm(edge_vectors.to(torch.float64), dim=1)
         pair, pair_slope, density, density_slope = (torch.zeros_like(distance) for _ in range(4))
@@ -174,7 +178,7 @@ class EAM(Potential):
         factor = 0.5 * pair_slope + embedded_slope.index_select(0, centre) * density_slope
         return energies, factor, distance
 
-    def set_dtype(self, dtype: torch.dtype) -> None:  # noqa: ARG002
+    def set_dtype(self, dtype: torch.dtype) -> None:
         """An EAM stays in float64: it is cheap, and its walls are steep."""
 
     def calculator(self) -> PretrainedMLIP:
@@ -213,7 +217,9 @@ class EAM(Potential):
         if not isinstance(content, dict) or content.get("format") != "pretrain-mlip-eam":
             raise InputError(f"{path}: not an EAM written by pretrain-mlip (fit-eam writes one)")
         if content.get("format_version") != FORMAT_VERSION:
-            raise InputError(f"{path}: format version {content.get('format_version')}, this version reads {FORMAT_VERSION}")
+            raise InputError(
+                f"{path}: format version {content.get('format_version')}, this version reads {FORMAT_VERSION}"
+            )
         try:
             eam = cls(content["elements"], content["cutoff"], content["form"])
             state = {name: torch.tensor(value, dtype=torch.float64) for name, value in content["parameters"].items()}

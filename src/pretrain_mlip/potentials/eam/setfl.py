@@ -42,7 +42,9 @@ def write_setfl(
     """
     suffix = os.fspath(path).rsplit(".", 1)[-1]
     if suffix in ("alloy", "fs") and suffix != eam.form:
-        raise InputError(f"{path}: this EAM has the form '{eam.form}'; other programs read a file named *.{suffix} differently")
+        raise InputError(
+            f"{path}: this EAM has the form '{eam.form}'; other programs read a file named *.{suffix} differently"
+        )
     if min(points_r, points_rho) < 100:
         raise InputError(f"setfl tables of {points_r} and {points_rho} points are too coarse; use at least 100")
     with torch.no_grad():
@@ -70,7 +72,9 @@ def _lines(eam: EAM, points_r: int, points_rho: int, *, include_e0: bool) -> lis
     for a, symbol in enumerate(eam.elements):
         number = atomic_numbers[symbol]
         state = reference_states[number] or {}
-        lines.append(f"{number} {atomic_masses[number]:.17g} {state.get('a', 0.0) or 0.0:.17g} {state.get('symmetry', 'none')}")
+        lines.append(
+            f"{number} {atomic_masses[number]:.17g} {state.get('a', 0.0) or 0.0:.17g} {state.get('symmetry', 'none')}"
+        )
         embedded = eam.embedding(torch.full((points_rho,), a), density)[0]
         lines += _table(embedded + float(eam.e0[a]) if include_e0 else embedded, f"embedding function of {symbol}")
         for c in columns:
@@ -80,7 +84,9 @@ def _lines(eam: EAM, points_r: int, points_rho: int, *, include_e0: bool) -> lis
     for a in range(count):
         for b in range(a + 1):
             product = distance * eam.pair(a, b, distance.clamp(min=1e-9))[0]
-            product[0] = COULOMB * atomic_numbers[eam.elements[a]] * atomic_numbers[eam.elements[b]]  # limit of r ZBL(r)
+            product[0] = (
+                COULOMB * atomic_numbers[eam.elements[a]] * atomic_numbers[eam.elements[b]]
+            )  # limit of r ZBL(r)
             lines += _table(product, f"pair function of {eam.elements[a]}-{eam.elements[b]}")
     return lines
 

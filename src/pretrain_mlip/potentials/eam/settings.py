@@ -12,14 +12,18 @@ from pretrain_mlip.settings import Settings
 class EAMSettings(Settings):
     """The EAM and its fit."""
 
-    form: Literal["alloy", "fs"] = Field("alloy", description="density per source element (setfl eam/alloy), or per source and centre (eam/fs)")
-    cutoff: float = Field(8.0, gt=0, description="cutoff, Å")
-    energy_weight: float = Field(1.0, ge=0, description="weight of energies per atom, in units of their spread")
-    forces_weight: float = Field(1.0, ge=0, description="weight of forces, in units of their root mean square")
-    stress_weight: float = Field(0.1, ge=0, description="weight of stress, in units of its root mean square")
-    huber: float = Field(1.0, gt=0, description="residual, in units of the spread, where the loss turns from square to linear")
-    starts: int = Field(4, ge=1, description="number of random starts")
-    screening_frames: int = Field(24, ge=1, description="frames on which the starts are compared")
-    screening_iterations: int = Field(60, ge=1, description="L-BFGS iterations of each start")
-    max_iterations: int = Field(250, ge=1, description="L-BFGS iterations of the final fit")
-    seed: int = Field(0, ge=0, description="seed of the starts")
+    form: Literal["alloy", "fs"] = Field(
+        default="alloy", description="density per source element (setfl eam/alloy), or per source and centre (eam/fs)"
+    )
+    cutoff: float = Field(default=8.0, gt=0, description="cutoff, Å")
+    energy_weight: float = Field(default=1.0, ge=0, description="weight of energies per atom, in units of their spread")
+    forces_weight: float = Field(default=1.0, ge=0, description="weight of forces, in units of their root mean square")
+    stress_weight: float = Field(default=0.1, ge=0, description="weight of stress, in units of its root mean square")
+    huber: float = Field(
+        default=1.0, gt=0, description="residual, in units of the spread, where the loss turns from square to linear"
+    )
+    starts: int = Field(default=4, ge=1, description="number of random starts")
+    screening_frames: int = Field(default=24, ge=1, description="frames on which the starts are compared")
+    screening_iterations: int = Field(default=60, ge=1, description="L-BFGS iterations of each start")
+    max_iterations: int = Field(default=250, ge=1, description="L-BFGS iterations of the final fit")
+    seed: int = Field(default=0, ge=0, description="seed of the starts")

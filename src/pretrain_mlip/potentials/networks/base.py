@@ -17,7 +17,7 @@ from pretrain_mlip.settings import Settings
 class NetworkSettings(Settings):
     """Hyperparameters that every network has."""
 
-    cutoff: float = Field(5.0, gt=0, description="cutoff, Å")
+    cutoff: float = Field(default=5.0, gt=0, description="cutoff, Å")
 
 
 class Network(Potential):
@@ -40,7 +40,7 @@ class Network(Potential):
 
     @abstractmethod
     def node_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        """Atomic energies (N,) in units of ``energy_scale``; arguments as for ``atomic_energies``, in the weights' dtype."""
+        """Atomic energies (N,) in units of ``energy_scale``; arguments as for ``atomic_energies``."""
 
     def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         return self.energy_scale * self.node_energies(types, edge_index, edge_vectors.to(self.energy_scale.dtype))
@@ -51,4 +51,8 @@ class Network(Potential):
         self.average_neighbors.fill_(max(average_neighbors, 1.0))
 
     def config(self) -> dict[str, Any]:
-        return {"kind": self.kind, "elements": list(self.elements), "hyperparameters": self.settings.model_dump(mode="json")}
+        return {
+            "kind": self.kind,
+            "elements": list(self.elements),
+            "hyperparameters": self.settings.model_dump(mode="json"),
+        }

@@ -4,8 +4,8 @@ Xie and Grossman, Phys. Rev. Lett. 120, 145301 (2018), equation 5:
 
     v_i <- v_i + sum_j sigma(z_ij W_f + b_f) * g(z_ij W_s + b_s),   z_ij = v_i (+) v_j (+) u_ij
 
-with v the features of atoms, u the Gaussian expansion of the distance, sigma a sigmoid gate. What differs, so that it is
-a potential: every message carries an envelope that takes it smoothly to zero at the cutoff; layer normalisation of v
+with v the features of atoms, u the Gaussian expansion of the distance, sigma a sigmoid gate. What differs, so that it
+is a potential: every message carries an envelope that takes it smoothly to zero at the cutoff; layer normalisation of v
 replaces batch normalisation, which would make an energy depend on the rest of its batch; g is SiLU, for smooth forces;
 the energy is a sum of atomic energies, where the original pools features first. W z is computed as the sum of three
 products, of which the two with v are made once per atom and gathered: the same algebra for a fraction of the work.
@@ -27,10 +27,10 @@ from pretrain_mlip.potentials.networks.bases import GaussianBasis, polynomial_en
 class CGCNNSettings(NetworkSettings):
     """Hyperparameters of CGCNN."""
 
-    width: int = Field(64, ge=1, description="features per atom")
-    convolutions: int = Field(3, ge=1, description="number of convolutions")
-    gaussians: int = Field(41, ge=2, description="size of the distance expansion")
-    readout_width: int = Field(64, ge=1, description="width of the hidden layer of the readout")
+    width: int = Field(default=64, ge=1, description="features per atom")
+    convolutions: int = Field(default=3, ge=1, description="number of convolutions")
+    gaussians: int = Field(default=41, ge=2, description="size of the distance expansion")
+    readout_width: int = Field(default=64, ge=1, description="width of the hidden layer of the readout")
 
 
 class CGCNN(Network):
@@ -45,7 +45,9 @@ class CGCNN(Network):
         self.embedding = nn.Embedding(len(self.elements), width)
         self.basis = GaussianBasis(0.0, settings.cutoff, settings.gaussians)
         self.convolutions = nn.ModuleList(_Convolution(width, settings.gaussians) for _ in range(settings.convolutions))
-        self.readout = nn.Sequential(nn.Linear(width, settings.readout_width), nn.SiLU(), nn.Linear(settings.readout_width, 1))
+        self.readout = nn.Sequential(
+            nn.Linear(width, settings.readout_width), nn.SiLU(), nn.Linear(settings.readout_width, 1)
+        )
 
     def node_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         neighbour, centre = edge_index

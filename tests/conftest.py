@@ -1,0 +1,106 @@
+"""Structures and potentials that many tests use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, fcc111
+from ase.spacegroup import crystal
+
+from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
+from pretrain_mlip.potentials.eam.form import EAM
+from pretrain_mlip.potentials.networks import available_models, build_model
+
+ELEMENTS = ["O", "Si"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # tests run in several processes, and small tensors gain nothing from more
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Larger real data, where there is some."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PRETRAIN_MLIP_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("no folder with larger data sets; set PRETRAIN_MLIP_DATA")
+    return folder
+
+
+def quartz() -> Atoms:
+    """alpha-SiO2, 9 atoms in a skewed cell."""
+    return crystal(
+        ["Si", "O"],
+        basis=[(0.4697, 0.0, 0.0), (0.4135, 0.2669, 0.1191)],
+        spacegroup=152,
+        cellpar=[4.916, 4.916, 5.405, 90, 90, 120],
+    )
+
+
+def _rattled(atoms: Atoms, seed: int, size: float = 0.1) -> Atoms:
+    atoms = atoms.copy()
+    atoms.positions += np.random.default_rng(seed).normal(scale=size, size=atoms.positions.shape)
+    return atoms
+
+
+def _structures() -> dict[str, Atoms]:
+    triclinic = _rattled(quartz(), 0)
+    triclinic.set_cell(triclinic.cell.array @ (np.eye(3) + [[0.05, 0.1, -0.03], [0, -0.04, 0.06], [0, 0, 0.02]]), scale_atoms=True)
+    slab = fcc111("Cu", (2, 2, 3), a=4.0, vacuum=6.0)
+    slab.symbols[:] = ["Si", "O", "O"] * 4
+    return {
+        "quartz": _rattled(quartz(), 1),
+        "triclinic": triclinic,
+        "one atom, cell smaller than the cutoff": bulk("Si", "fcc", a=3.9),
+        "slab": _rattled(slab, 2),
+        "molecule without a cell": Atoms("SiO2", positions=[[0, 0, 0], [1.6, 0.1, 0], [-0.8, 1.4, 0.2]]),
+        "isolated atom": Atoms("O"),
+        "dimer beyond the cutoff": Atoms("SiO", positions=[[0, 0, 0], [12.0, 0, 0]]),
+        "wire": Atoms("SiO", positions=[[0, 0, 0], [0.4, 0.3, 1.5]], cell=[0, 0, 3.1], pbc=[False, False, True]),
+    }
+
+
+STRUCTURES = _structures()
+
+
+@pytest.fixture(params=list(STRUCTURES))
+def structure(request: pytest.FixtureRequest) -> Atoms:
+    return STRUCTURES[request.param].copy()
+
+
+def hard_eam(form: str = "alloy") -> EAM:
+    """An EAM with parameters that differ from pair to pair, and E0s."""
+    eam = EAM(ELEMENTS, 6.0, form)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in eam.parameters():
+            value.add_(0.2 * torch.randn(value.shape, generator=generator, dtype=torch.float64))
+        eam.e0.copy_(torch.tensor([-430.0, -105.0]))
+    return eam.requires_grad_(False)
+
+
+def potentials() -> dict[str, Potential]:
+    """One of every kind, float64."""
+    everything: dict[str, Potential] = {"eam alloy": hard_eam(), "eam fs": hard_eam("fs")}
+    for name in available_models():
+        network = build_model(name, ELEMENTS, seed=3)
+        network.set_dtype(torch.float64)
+        everything[name] = network
+    network = build_model("cgcnn", ELEMENTS, seed=4, cutoff=4.0, width=16)
+    network.set_dtype(torch.float64)
+    everything["sum"] = SumPotential([ReferenceEnergies({"O": -430.0, "Si": -105.0}), hard_eam(), network])
+    return everything
+
+
+@pytest.fixture(params=list(potentials()))
+def potential(request: pytest.FixtureRequest) -> Potential:
+    return potentials()[request.param]
+
+
