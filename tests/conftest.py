@@ -52,7 +52,9 @@ def _rattled(atoms: Atoms, seed: int, size: float = 0.1) -> Atoms:
 
 def _structures() -> dict[str, Atoms]:
     triclinic = _rattled(quartz(), 0)
-    triclinic.set_cell(triclinic.cell.array @ (np.eye(3) + [[0.05, 0.1, -0.03], [0, -0.04, 0.06], [0, 0, 0.02]]), scale_atoms=True)
+    triclinic.set_cell(
+        triclinic.cell.array @ (np.eye(3) + [[0.05, 0.1, -0.03], [0, -0.04, 0.06], [0, 0, 0.02]]), scale_atoms=True
+    )
     slab = fcc111("Cu", (2, 2, 3), a=4.0, vacuum=6.0)
     slab.symbols[:] = ["Si", "O", "O"] * 4
     return {
@@ -102,5 +104,3 @@ def potentials() -> dict[str, Potential]:
 @pytest.fixture(params=list(potentials()))
 def potential(request: pytest.FixtureRequest) -> Potential:
     return potentials()[request.param]
-
-

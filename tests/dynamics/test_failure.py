@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretrain_mlip.dynamics.failure import Failure, FailureSettings, check, first_failure
-from pretrain_mlip.dynamics.neighbours import pairs_within
+from pretrain_mlip.structures.neighbors import find_pairs
 
 DEFAULTS = FailureSettings()
 OFF = FailureSettings(not_finite=False, min_distance_fraction=None, temperature_margin=None, temperature_jump=None)
@@ -80,7 +80,7 @@ def test_pairs_within_agrees_with_brute_force(seed, pbc):
             pair = tuple(sorted((int(atoms.numbers[i]), int(atoms.numbers[j]))))
             if (i != j or shift.any()) and distances[i, j] < cutoff[pair]:
                 expected.append((i, j, distances[i, j]))
-    found = list(zip(*pairs_within(atoms, cutoff), strict=True))
+    found = list(zip(*find_pairs("ijd", atoms, cutoff), strict=True))
     # Sorting by rounded distance makes the order unique; 1e-6 Å is far above rounding and below any real difference.
     assert len(found) == len(expected)
     for a, b in zip(sorted(found), sorted(expected), strict=True):

@@ -8,12 +8,12 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from tests.conftest import ELEMENTS, STRUCTURES, potentials, quartz
 
 from pretrain_mlip.calculators.ase import PretrainedMLIP
 from pretrain_mlip.calculators.batched import predict
 from pretrain_mlip.graphs.graph import make_batch, make_graph
 from pretrain_mlip.potentials.base import Potential
-from tests.conftest import ELEMENTS, STRUCTURES, potentials, quartz
 
 
 def energy(potential: Potential, atoms: Atoms) -> float:

@@ -17,8 +17,8 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import covalent_radii
 from pydantic import Field
 
-from pretrain_mlip.dynamics.neighbours import pairs_within
 from pretrain_mlip.settings import Settings
+from pretrain_mlip.structures.neighbors import find_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -171,7 +171,7 @@ def check_distances(now: Snapshot, settings: FailureSettings) -> Failure | None:
     if fraction is None or not np.isfinite(now.atoms.positions).all():
         return None  # distances of NaN have no meaning; check_finite reports them
     limits = _distance_limits(tuple(sorted(set(now.atoms.numbers.tolist()))), fraction)
-    first, second, distance = pairs_within(now.atoms, limits)
+    first, second, distance = find_pairs("ijd", now.atoms, limits)
     if len(distance) == 0:
         return None
     numbers = now.atoms.numbers

@@ -11,8 +11,8 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from pretrain_mlip import console
-from pretrain_mlip.dynamics.neighbours import pairs_within
 from pretrain_mlip.errors import InputError
+from pretrain_mlip.structures.neighbors import find_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -72,7 +72,7 @@ def radial_distribution(
     for index, atoms in enumerate(console.track(frames, "RDF")):
         _check_periodic(atoms, index)
         numbers, volume = atoms.numbers, float(atoms.cell.volume)
-        first, second, distance = pairs_within(atoms, r_max)
+        first, second, distance = find_pairs("ijd", atoms, r_max)
         totals.append(np.histogram(distance, edges)[0] * volume / (len(atoms) ** 2 * shells))
         for a, b in itertools.product(np.unique(numbers), repeat=2):
             counts = np.histogram(distance[(numbers[first] == a) & (numbers[second] == b)], edges)[0]

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from pretrain_mlip import keys
-from pretrain_mlip.graphs.neighbors import neighbor_list
 from pretrain_mlip.structures.io import labels_of
+from pretrain_mlip.structures.neighbors import find_pairs
 
 
 def make_graph(atoms: Atoms, cutoff: float, *, labels: bool = False) -> Data:
@@ -24,9 +24,9 @@ def make_graph(atoms: Atoms, cutoff: float, *, labels: bool = False) -> Data:
         labels: carry energy, forces, stress (nan where absent) and the weight of the structure as well.
 
     Raises:
-        InputError: positions or cell cannot be used (see ``neighbor_list``).
+        InputError: positions or cell cannot be used (see ``find_pairs``).
     """
-    edge_index, shifts = neighbor_list(atoms, cutoff)
+    centre, neighbour, shifts = find_pairs("ijS", atoms, cutoff)
     cell = np.array(atoms.cell)
     volume = abs(np.linalg.det(cell)) if atoms.pbc.all() else float("nan")
     content = {
@@ -34,7 +34,7 @@ def make_graph(atoms: Atoms, cutoff: float, *, labels: bool = False) -> Data:
         keys.POSITIONS: torch.from_numpy(np.array(atoms.positions, dtype=np.float64)),
         keys.CELL: torch.from_numpy(cell.astype(np.float64))[None],
         keys.VOLUME: torch.tensor([volume], dtype=torch.float64),
-        keys.EDGE_INDEX: torch.from_numpy(edge_index),
+        keys.EDGE_INDEX: torch.from_numpy(np.stack([neighbour, centre]).astype(np.int64)),
         keys.CELL_SHIFTS: torch.from_numpy(shifts.astype(np.int16)),
     }
     if labels:

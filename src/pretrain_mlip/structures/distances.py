@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from matscipy.neighbours import neighbour_list
+
+from pretrain_mlip.structures.neighbors import find_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,12 +20,7 @@ def pairs_within(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, n
     Returns:
         i, j (P,) with i <= j; vectors (P, 3) from i to j in Å; integer shifts (P, 3) of j.
     """
-    # An atom far outside a cell without periodicity is not found by matscipy, nor does it take a singular cell.
-    box = atoms.cell.complete()
-    boxed = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=box, pbc=atoms.pbc)
-    if not atoms.pbc.all():
-        boxed.center(vacuum=cutoff, axis=[axis for axis in range(3) if not atoms.pbc[axis]])
-    i, j, vectors, shifts = neighbour_list("ijDS", boxed, cutoff)
+    i, j, vectors, shifts = find_pairs("ijDS", atoms, cutoff)
     # Of an atom and its own images, keep the half with a positive first shift.
     first = np.take_along_axis(shifts, (shifts != 0).argmax(axis=1)[:, None], axis=1)[:, 0]
     once = (i < j) | ((i == j) & (first > 0))

@@ -98,7 +98,7 @@ class Training:
         """
         if not train or not validation:
             raise InputError(
-                f"training in {folder} needs structures to train and to validate on (got {len(train)}, {len(validation)})"
+                f"training in {folder} needs structures to train and validate on ({len(train)}, {len(validation)} given)"
             )
         self.settings, self.folder, self.seed, self.deploy = settings, make_folder(folder), seed, deploy
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

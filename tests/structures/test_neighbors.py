@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.graphs.graph import edge_vectors, make_graph
-from pretrain_mlip.graphs.neighbors import neighbor_list
+from pretrain_mlip.structures.neighbors import find_pairs
 
 
 def brute_force(atoms: Atoms, cutoff: float) -> set[tuple[int, ...]]:
@@ -50,14 +50,16 @@ def brute_force(atoms: Atoms, cutoff: float) -> set[tuple[int, ...]]:
     absent=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_equals_a_search_over_all_images(seed: int, atoms: int, pbc: tuple[bool, ...], cutoff: float, absent: bool) -> None:
+def test_equals_a_search_over_all_images(
+    seed: int, atoms: int, pbc: tuple[bool, ...], cutoff: float, absent: bool
+) -> None:
     rng = np.random.default_rng(seed)
     cell = np.diag(rng.uniform(1.5, 5.0, 3)) + rng.uniform(-0.8, 0.8, (3, 3))
     if absent:
         cell[~np.array(pbc)] = 0.0
     positions = rng.uniform(-6, 6, (atoms, 3))  # often outside the cell
     structure = Atoms(f"Si{atoms}", positions=positions, cell=cell, pbc=pbc)
-    (neighbour, centre), shifts = neighbor_list(structure, cutoff)
+    centre, neighbour, shifts = find_pairs("ijS", structure, cutoff)
     ours = [(int(i), int(j), *map(int, s)) for i, j, s in zip(centre, neighbour, shifts, strict=True)]
     assert len(ours) == len(set(ours))
     assert set(ours) == brute_force(structure, cutoff)
@@ -75,17 +77,20 @@ def test_reversed_edges_have_exactly_negative_vectors(structure: Atoms) -> None:
         assert (forward[j, i, -a, -b, -c] == -vector).all()
 
 
-@pytest.mark.parametrize(("atoms", "message"), [
-    (Atoms("Si", positions=[[np.nan, 0, 0]]), "atom 0"),
-    (Atoms("Si", cell=[0, 0, 0], pbc=True), "no extent"),
-    (Atoms("Si", cell=[3, np.inf, 3], pbc=True), "cell is not finite"),
-])
+@pytest.mark.parametrize(
+    ("atoms", "message"),
+    [
+        (Atoms("Si", positions=[[np.nan, 0, 0]]), "atom 0"),
+        (Atoms("Si", cell=[0, 0, 0], pbc=True), "no extent"),
+        (Atoms("Si", cell=[3, np.inf, 3], pbc=True), "cell is not finite"),
+    ],
+)
 def test_refuses(atoms: Atoms, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        neighbor_list(atoms, 5.0)
+        find_pairs("ijS", atoms, 5.0)
 
 
 def test_no_atoms() -> None:
-    edge_index, shifts = neighbor_list(Atoms(), 5.0)
-    assert edge_index.shape == (2, 0)
+    centre, shifts = find_pairs("iS", Atoms(), 5.0)
+    assert centre.shape == (0,)
     assert shifts.shape == (0, 3)

@@ -1,6 +1,8 @@
-"""Every pair within a cutoff, periodic images included, whatever the cell."""
+"""Every pair within a cutoff, periodic images included, whatever the cell: the one search for neighbours."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 from ase import Atoms
@@ -9,20 +11,20 @@ from matscipy.neighbours import neighbour_list
 
 from pretrain_mlip.errors import InputError
 
+Cutoff = float | Mapping[tuple[int, int], float]
 
-def neighbor_list(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
-    """Directed pairs closer than ``cutoff``, sorted by centre.
+
+def find_pairs(quantities: str, atoms: Atoms, cutoff: Cutoff) -> tuple[np.ndarray, ...]:
+    """All directed pairs closer than a cutoff, sorted by their first atom.
 
     There is no cap on the number of neighbours, and an atom sees its own periodic images. Cells may be smaller than
     the cutoff, skewed, periodic in some directions only or absent; positions may lie outside the cell.
 
     Args:
+        quantities: letters of matscipy: i first atom, j second atom, d distance (Å), D vector from i to j (Å), S
+            integer shifts, so that D = r_j + S @ cell - r_i.
         atoms: the structure.
-        cutoff: Å.
-
-    Returns:
-        edge_index (2, E) int64, row 0 the neighbour j and row 1 the centre i, and cell_shifts (E, 3) int64, so that
-        the vector from i to j is r_j + cell_shifts @ cell - r_i.
+        cutoff: Å, or a distance for each pair of atomic numbers; pairs that are not named have none.
 
     Raises:
         InputError: positions or cell are not finite, or a periodic direction has no extent.
@@ -32,19 +34,17 @@ def neighbor_list(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"positions of atom {int(np.argwhere(~np.isfinite(positions))[0, 0])} are not finite")
     if not np.isfinite(cell).all():
         raise InputError("the cell is not finite")
-    if len(atoms) == 0:
-        return np.zeros((2, 0), dtype=np.int64), np.zeros((0, 3), dtype=np.int64)
     box, origin = _box(positions, cell, pbc)
-    centre, neighbour, shifts = neighbour_list(
-        "ijS",
-        cutoff=float(cutoff),
+    found = neighbour_list(
+        quantities,
+        cutoff=dict(cutoff) if isinstance(cutoff, Mapping) else float(cutoff),
         positions=positions,
         cell=box,
         pbc=pbc,
         cell_origin=origin,
-        numbers=atoms.numbers.astype(np.int32),
+        numbers=atoms.numbers.astype(np.int32),  # the C code takes nothing else
     )
-    return np.stack([neighbour, centre]).astype(np.int64), shifts.astype(np.int64)
+    return found if isinstance(found, tuple) else (found,)
 
 
 def _box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +58,7 @@ def _box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[np.n
     origin = np.zeros(3)
     for axis in np.flatnonzero(~pbc):  # complete_cell made these orthogonal to the periodic ones and to each other
         direction = box[axis] / np.linalg.norm(box[axis])
-        along = positions @ direction
+        along = positions @ direction if len(positions) else np.zeros(1)
         box[axis] = direction * (np.ptp(along) + 2.0)
         origin += direction * (along.min() - 1.0)
     return box, origin
