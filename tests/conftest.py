@@ -52,9 +52,8 @@ def _rattled(atoms: Atoms, seed: int, size: float = 0.1) -> Atoms:
 
 def _structures() -> dict[str, Atoms]:
     triclinic = _rattled(quartz(), 0)
-    triclinic.set_cell(
-        triclinic.cell.array @ (np.eye(3) + [[0.05, 0.1, -0.03], [0, -0.04, 0.06], [0, 0, 0.02]]), scale_atoms=True
-    )
+    strain = np.array([[1.05, 0.1, -0.03], [0, 0.96, 0.06], [0, 0, 1.02]])
+    triclinic.set_cell(triclinic.cell.array @ strain, scale_atoms=True)
     slab = fcc111("Cu", (2, 2, 3), a=4.0, vacuum=6.0)
     slab.symbols[:] = ["Si", "O", "O"] * 4
     return {

@@ -98,7 +98,7 @@ class Training:
         """
         if not train or not validation:
             raise InputError(
-                f"training in {folder} needs structures to train and validate on ({len(train)}, {len(validation)} given)"
+                f"training in {folder} needs training and validation structures (got {len(train)}, {len(validation)})"
             )
         self.settings, self.folder, self.seed, self.deploy = settings, make_folder(folder), seed, deploy
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
