@@ -38,7 +38,7 @@ def quartz() -> Atoms:
     """alpha-SiO2, 9 atoms in a skewed cell."""
     return crystal(
         ["Si", "O"],
-        basis=[(0.4697, 0.0, 0.0), (0.4135, 0.2669, 0.1191)],
+        basis=[(0.4697, 0.0, 1 / 3), (0.4135, 0.2669, 0.2142)],
         spacegroup=152,
         cellpar=[4.916, 4.916, 5.405, 90, 90, 120],
     )

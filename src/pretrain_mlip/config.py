@@ -47,7 +47,7 @@ class ModelSettings(Settings):
 class FinetuningSettings(Settings):
     """What finetuning does differently; epochs, batches and loss are those of the training on DFT."""
 
-    learning_rate: float = Field(default=4e-3, gt=0, description="highest learning rate")
+    learning_rate: float = Field(default=5e-3, gt=0, description="highest learning rate")
 
 
 class RDFSettings(Settings):

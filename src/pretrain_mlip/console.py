@@ -45,7 +45,10 @@ def log_to_file(path: Path) -> logging.Handler:
     """Append this package's log to a file as well; remove the handler with ``stop_logging``."""
     handler = logging.FileHandler(path, mode="a", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger(LOGGER).addHandler(handler)
+    logger = logging.getLogger(LOGGER)
+    logger.addHandler(handler)
+    if logger.level == logging.NOTSET:  # used as a library, without set_up_logging: the file is to tell the story
+        logger.setLevel(logging.INFO)
     return handler
 
 

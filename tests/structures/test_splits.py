@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.settings import validate
+from pretrain_mlip.structures.datasets import load_dataset
 from pretrain_mlip.structures.splits import SplitSettings, split_structures
 
 
@@ -108,7 +109,7 @@ def test_isolated_atoms_train():
     frames = [frame(k, split="val" if k == 1 else "train") for k in range(3)]
     frames.append(frame(3, "Ni", config_type="IsolatedAtom", split="test"))
     assert [ks(side) for side in split_structures(frames)] == [[0, 2, 3], [1], []]
-    with pytest.raises(InputError, match="isolated atoms alone"):
+    with pytest.raises(InputError, match="isolated atoms or kinds held out cannot train"):
         split_structures(frames[3:])
 
 
@@ -146,3 +147,17 @@ def test_two_frames_are_enough():
 def test_wrong_settings_are_refused():
     with pytest.raises(InputError, match="did you mean 'n_train'"):
         validate(SplitSettings, {"ntrain": 3})
+
+
+def test_held_out_kinds_are_only_tested_on() -> None:
+    frames = load_dataset("silica_mini")
+    splits = split_structures(frames, SplitSettings(hold_out=["melt_*"]))
+    melts = sum(atoms.info["config_type"].startswith("melt") for atoms in frames)
+    for part in (splits.train, splits.val):
+        assert part
+        assert not any(atoms.info["config_type"].startswith("melt") for atoms in part)
+    assert sum(atoms.info["config_type"].startswith("melt") for atoms in splits.test) == melts
+    assert any(not atoms.info["config_type"].startswith("melt") for atoms in splits.test)
+    assert sum(map(len, splits)) == len(frames)
+    with pytest.raises(InputError, match="like 'gas'"):
+        split_structures(frames, SplitSettings(hold_out=["gas"]))

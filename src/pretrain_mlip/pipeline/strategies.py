@@ -86,6 +86,7 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> 
         folder.model(name),
         seed=config.seed,
         start=_network(folder.potential(strategy.start)) if strategy.start is not None else None,
+        fresh_output=strategy.start is not None and STRATEGIES[strategy.start].baseline != strategy.baseline,
         scale_from=scale_from,
         device=config.device,
     )

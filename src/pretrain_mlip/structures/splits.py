@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import logging
 from collections import defaultdict
@@ -37,6 +38,11 @@ class SplitSettings(Settings):
     val: float = Field(default=0.1, gt=0, description="Share of validation frames")
     test: float = Field(default=0.1, ge=0, description="Share of test frames")
     seed: int = Field(default=0, ge=0, description="Seed of the choice; it does not depend on the order of the frames")
+    hold_out: list[str] = Field(
+        default=[],
+        description="kinds (config_type, with * and ?) that are only tested on, whatever the method: what a potential "
+        "makes of structures unlike those it was trained on",
+    )
     n_train: int | None = Field(default=None, ge=1, description="At most this many training frames, chosen by the seed")
     n_val: int | None = Field(default=None, ge=1, description="At most this many validation frames")
     n_test: int | None = Field(default=None, ge=0, description="At most this many test frames")
@@ -62,18 +68,20 @@ def split_structures(frames: Sequence[Atoms], settings: SplitSettings | None = N
     """
     settings = settings or SplitSettings()
     isolated = [n for n, atoms in enumerate(frames) if atoms.info.get(CONFIG_TYPE) == ISOLATED_ATOM]
-    places = [n for n in range(len(frames)) if n not in set(isolated)]
+    held_out = _held_out(frames, settings.hold_out)
+    places = [n for n in range(len(frames)) if n not in {*isolated, *held_out}]
     if not places:
-        raise InputError("no frame to split; isolated atoms alone cannot train or validate a potential")
+        raise InputError("no frame to split; isolated atoms or kinds held out cannot train or validate a potential")
     method = _method(frames, places, settings)
     logger.info("split of %d frames: %s", len(places), method)
-    ranks = {n: _rank(frames[n], settings.seed) for n in places}
+    ranks = {n: _rank(frames[n], settings.seed) for n in [*places, *held_out]}
     sides = _given(frames, places, ranks, settings) if method == "given" else {}
     if method != "given":
         key = settings.group_key if method == "group" else None
         shares = {"train": settings.train, "val": settings.val, "test": settings.test}
         sides = _divide(frames, _families(frames, places, key, ranks), shares, ranks)
     chosen = {side: sorted(n for n in places if sides[n] == side) for side in SPLITS}
+    chosen["test"] = sorted([*chosen["test"], *held_out])
     limits = {"train": settings.n_train, "val": settings.n_val, "test": settings.n_test}
     for side, limit in limits.items():
         if limit is not None:
@@ -88,6 +96,18 @@ def split_structures(frames: Sequence[Atoms], settings: SplitSettings | None = N
     chosen["train"] = sorted(chosen["train"] + isolated)
     _check_elements(frames, chosen)
     return Splits(*([_marked(frames[n], side) for n in chosen[side]] for side in SPLITS))
+
+
+def _held_out(frames: Sequence[Atoms], patterns: Sequence[str]) -> list[int]:
+    kinds = {str(atoms.info.get(CONFIG_TYPE, "")) for atoms in frames} - {ISOLATED_ATOM}
+    matched = {pattern: set(fnmatch.filter(kinds, pattern)) for pattern in patterns}
+    for pattern, found in matched.items():
+        if not found:
+            raise InputError(
+                f"hold_out: no frame has a config_type like '{pattern}'; there are {', '.join(sorted(kinds))}"
+            )
+    held = set().union(*matched.values())
+    return [n for n, atoms in enumerate(frames) if str(atoms.info.get(CONFIG_TYPE, "")) in held]
 
 
 def _method(frames: Sequence[Atoms], places: list[int], settings: SplitSettings) -> str:

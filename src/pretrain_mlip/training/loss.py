@@ -12,17 +12,31 @@ from pretrain_mlip.training.settings import LossSettings
 
 
 def weighted_loss(prediction: dict[str, Tensor], graph: Data, settings: LossSettings, scale: float) -> Tensor:
-    """Loss of a batch; labels that are nan are left out, structures count by their config_weight."""
-    atoms = torch.bincount(batch_index(graph), minlength=graph[keys.ENERGY].shape[0]).to(torch.float64)
-    weight = graph[keys.CONFIG_WEIGHT]
-    energy = (prediction[keys.ENERGY] - graph[keys.ENERGY]) / (atoms * scale)
-    loss = settings.energy * _mean(energy[:, None], weight, settings)
+    """Loss of a batch; labels that are nan are left out, structures count by their config_weight.
+
+    Args:
+        prediction: of ``Potential.forward``.
+        graph: the batch, with labels.
+        settings: weights and kind.
+        scale: eV, energy scale of the network.
+    """
+    batch, weight = batch_index(graph), graph[keys.CONFIG_WEIGHT]
+    per_atom = 1.0 / (torch.bincount(batch, minlength=graph[keys.ENERGY].shape[0]) * scale)
+
+    def term(name: str, factor: Tensor | float, weight: Tensor) -> Tensor:
+        label = graph[name].reshape(weight.shape[0], -1)
+        known = (~torch.isnan(label).any(1)).nonzero().squeeze(1)
+        if known.numel() == 0:
+            return label.new_zeros(())
+        residual = ((prediction[name].reshape(label.shape) - label) * factor).index_select(0, known)
+        weight = weight.index_select(0, known)
+        return (_cost(residual, settings).mean(1) * weight).sum() / weight.sum()
+
+    loss = settings.energy * term(keys.ENERGY, per_atom[:, None], weight)
     if settings.forces > 0:
-        forces = (prediction[keys.FORCES] - graph[keys.FORCES]) / scale
-        loss = loss + settings.forces * _mean(forces, weight[batch_index(graph)], settings)
-    if settings.stress > 0 and keys.STRESS in prediction:
-        volume = (graph[keys.VOLUME] / (atoms * scale))[:, None]
-        loss = loss + settings.stress * _mean((prediction[keys.STRESS] - graph[keys.STRESS]) * volume, weight, settings)
+        loss = loss + settings.forces * term(keys.FORCES, 1.0 / scale, weight.index_select(0, batch))
+    if settings.stress > 0:
+        loss = loss + settings.stress * term(keys.STRESS, (graph[keys.VOLUME] * per_atom)[:, None], weight)
     return loss
 
 
@@ -36,25 +50,19 @@ def error_sums(prediction: dict[str, Tensor], graph: Data) -> dict[str, tuple[fl
     }
     sums = {}
     for name, residual in residuals.items():
-        known = residual[torch.isfinite(graph[name].reshape(residual.shape))]
+        known = residual[~torch.isnan(graph[name].reshape(residual.shape))]
         sums[name] = (float(known.abs().sum()), known.numel())
     return sums
 
 
-def _mean(residual: Tensor, weight: Tensor, settings: LossSettings) -> Tensor:
-    """Weighted mean of the loss over rows (M, K) whose values are all known."""
-    known = torch.isfinite(residual.detach()).all(1).nonzero().squeeze(1)
-    if known.numel() == 0:
-        return residual.new_zeros(())
-    values = residual.index_select(0, known)
+def _cost(residual: Tensor, settings: LossSettings) -> Tensor:
     if settings.kind == "mse":
-        values = values.square()
-    elif settings.kind == "mae":
-        values = values.abs()
-    else:  # divided by delta: the slope far out is one whatever delta is
-        values = torch.nn.functional.huber_loss(
-            values, torch.zeros_like(values), reduction="none", delta=settings.huber_delta
-        )
-        values = values / settings.huber_delta
-    weight = weight.index_select(0, known)
-    return (values.mean(1) * weight).sum() / weight.sum()
+        return residual.square()
+    if settings.kind == "mae":
+        return residual.abs()
+    zero = torch.zeros_like(residual)
+    # divided by delta: the slope far out is one whatever delta is
+    return (
+        torch.nn.functional.huber_loss(residual, zero, reduction="none", delta=settings.huber_delta)
+        / settings.huber_delta
+    )

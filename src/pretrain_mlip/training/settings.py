@@ -28,9 +28,9 @@ class LossSettings(Settings):
 class TrainingSettings(Settings):
     """One training."""
 
-    epochs: int = Field(default=120, ge=1, description="passes over the training structures")
-    batch_size: int = Field(default=4, ge=1, description="structures per gradient step")
-    learning_rate: float = Field(default=4e-3, gt=0, description="highest learning rate of AdamW")
+    epochs: int = Field(default=60, ge=1, description="passes over the training structures")
+    batch_size: int = Field(default=2, ge=1, description="structures per gradient step")
+    learning_rate: float = Field(default=1e-2, gt=0, description="highest learning rate of AdamW")
     weight_decay: float = Field(default=1e-3, ge=0, description="weight decay of AdamW")
     warmup_epochs: float = Field(default=2.0, ge=0, description="epochs of linear warm-up")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")

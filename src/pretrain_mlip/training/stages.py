@@ -3,7 +3,8 @@
 ``vanilla``   DFT labels, random weights.
 ``pretrain``  EAM labels of perturbed structures, random weights.
 ``finetune``  DFT labels, the weights of ``pretrain``; nothing is frozen.
-``delta``     DFT labels minus the EAM, random weights; deployed as EAM + network.
+``delta``     DFT labels minus the EAM, the weights of ``pretrain`` but for a last layer of zeros, so that training
+              starts from the EAM itself with features that know atoms; deployed as EAM + network.
 
 All but ``delta`` learn energies relative to the reference energies of the elements, which are added again where the
 network is deployed. DFT strategies share the data, the number of epochs and the batch size, hence the gradient steps.
@@ -54,7 +55,7 @@ STRATEGIES: dict[StrategyName, Strategy] = {
     "vanilla": Strategy(),
     "pretrain": Strategy(labels="eam"),
     "finetune": Strategy(start="pretrain"),
-    "delta": Strategy(baseline="eam"),
+    "delta": Strategy(baseline="eam", start="pretrain"),
 }
 assert set(STRATEGIES) == set(get_args(StrategyName))  # noqa: S101  # the type and the table name the same strategies
 
@@ -113,6 +114,7 @@ def train_stage(
     *,
     seed: int = 0,
     start: Network | None = None,
+    fresh_output: bool = False,
     scale_from: Sequence[Data] | None = None,
     device: str = "cpu",
 ) -> TrainingResult:
@@ -129,6 +131,7 @@ def train_stage(
         folder: receives best.pt, last.pt, log.csv.
         seed: of the initial weights and of the order of structures.
         start: a trained network to start from.
+        fresh_output: start with an output of zero, and the scales of ``train``: features are kept, energies are not.
         scale_from: graphs that set the scales of a fresh network (default: ``train``).
         device: "cpu", "cuda" or "auto".
     """
@@ -141,8 +144,11 @@ def train_stage(
                 f"{name}: the pretrained network is another one ({start.config()}) than asked for ({network.config()})"
             )
         network.load_state_dict(start.state_dict())
+        if fresh_output:
+            network.set_scales(*_scales(train))
+            network.reset_output()
         log.info(
-            "%s starts from the pretrained network, whose errors on its validation set are %s",
+            "%s starts from a pretrained network; errors on the validation set before training: %s",
             name,
             _errors(network, validation),
         )

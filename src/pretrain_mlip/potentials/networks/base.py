@@ -45,6 +45,10 @@ class Network(Potential):
     def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         return self.energy_scale * self.node_energies(types, edge_index, edge_vectors.to(self.energy_scale.dtype))
 
+    @abstractmethod
+    def reset_output(self) -> None:
+        """Set the last layer to zero, so that every atomic energy is zero."""
+
     def set_scales(self, energy_scale: float, average_neighbors: float) -> None:
         """Set the constants that are taken from the training data."""
         self.energy_scale.fill_(max(energy_scale, 1e-3))

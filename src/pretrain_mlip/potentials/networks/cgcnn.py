@@ -45,9 +45,8 @@ class CGCNN(Network):
         self.embedding = nn.Embedding(len(self.elements), width)
         self.basis = GaussianBasis(0.0, settings.cutoff, settings.gaussians)
         self.convolutions = nn.ModuleList(_Convolution(width, settings.gaussians) for _ in range(settings.convolutions))
-        self.readout = nn.Sequential(
-            nn.Linear(width, settings.readout_width), nn.SiLU(), nn.Linear(settings.readout_width, 1)
-        )
+        self.hidden = nn.Linear(width, settings.readout_width)
+        self.output = nn.Linear(settings.readout_width, 1)
 
     def node_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         neighbour, centre = edge_index
@@ -57,7 +56,11 @@ class CGCNN(Network):
         nodes = self.embedding(types)  # (N, F)
         for convolution in self.convolutions:
             nodes = convolution(nodes, neighbour, centre, basis, envelope)
-        return self.readout(nodes).squeeze(1)  # (N,)
+        return self.output(silu(self.hidden(nodes))).squeeze(1)  # (N,)
+
+    def reset_output(self) -> None:
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
 
 
 class _Convolution(nn.Module):

@@ -1,0 +1,308 @@
+"""Every command as its user runs it: output, exit status, messages."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.io import read, write
+from tests.conftest import ELEMENTS, hard_eam, quartz
+from typer.main import get_command
+
+from pretrain_mlip.cli.main import app, main
+from pretrain_mlip.potentials.base import ReferenceEnergies, SumPotential
+from pretrain_mlip.potentials.checkpoint import save_potential
+from pretrain_mlip.potentials.networks import build_model
+from pretrain_mlip.structures.datasets import load_dataset
+from pretrain_mlip.structures.io import set_labels, write_structures
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: object) -> Done:
+    """The command in this process: what ``main`` prints, and the status that it ends with."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "argv", ["pretrain-mlip", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def succeeds(*arguments: object) -> str:
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fails(*arguments: object, status: int = 2) -> str:
+    """The one-line message of a command that ends with this status."""
+    done = run(*arguments)
+    assert done.returncode == status, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def eam(tmp_path: Path) -> Path:
+    hard_eam().save(tmp_path / "eam.json")
+    return tmp_path / "eam.json"
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    model = build_model("cgcnn", ELEMENTS, width=8, convolutions=1)
+    save_potential(tmp_path / "net.pt", SumPotential([ReferenceEnergies({"O": -430.0, "Si": -105.0}), model]))
+    return tmp_path / "net.pt"
+
+
+@pytest.fixture
+def silica(tmp_path: Path) -> Path:
+    write_structures(tmp_path / "silica.extxyz", load_dataset("silica_mini")[:12])
+    return tmp_path / "silica.extxyz"
+
+
+def test_as_a_program() -> None:
+    """``python -m pretrain_mlip`` in a process of its own: the status reaches the shell, errors are one line."""
+    start = [sys.executable, "-m", "pretrain_mlip"]
+    done = subprocess.run([*start, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "pretrain-mlip")
+    done = subprocess.run([*start, "scan", "absent.pt"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr == "error: absent.pt: no such file\n"
+
+
+def test_help_of_every_command_has_an_example() -> None:
+    def commands(group, path=()):
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from commands(command, (*path, name))
+            else:
+                yield (*path, name), command
+
+    found = list(commands(get_command(app)))
+    assert {path[0] for path, _ in found} >= {
+        "run",
+        "fit-eam",
+        "perturb",
+        "label",
+        "train",
+        "resume",
+        "evaluate",
+        "md",
+        "scan",
+        "rdf",
+        "datasets",
+        "report",
+        "export",
+    }
+    for path, command in found:
+        assert f"Example: pretrain-mlip {' '.join(path)}" in (command.help or ""), path
+        for parameter in command.params:
+            assert getattr(parameter, "help", "x"), (path, parameter.name)
+
+
+def test_help_is_fast_and_free_of_torch() -> None:
+    code = "import sys, pretrain_mlip.cli.main; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+    assert "pretrain-mlip 0." in succeeds("--version")
+
+
+def test_fit_eam_and_export(silica: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fit"
+    text = succeeds("fit-eam", silica, "-o", out, "starts=1", "max_iterations=10", "screening_iterations=5")
+    assert "force RMSE" in text
+    for name in ("eam.json", "eam.eam.alloy", "eam.png"):
+        assert (out / name).stat().st_size > 1000
+    text = succeeds("export", out / "eam.json", "--format", "setfl", "-o", tmp_path / "again.eam.alloy")
+    assert "pair_style eam/alloy" in text
+    assert (tmp_path / "again.eam.alloy").read_bytes() == (out / "eam.eam.alloy").read_bytes()
+
+
+def test_perturb_and_label(silica: Path, eam: Path, tmp_path: Path) -> None:
+    succeeds("perturb", silica, "-o", tmp_path / "p.extxyz", "rounds=1", "copies=1", "max_force=null")
+    frames = read(tmp_path / "p.extxyz", ":")
+    assert len(frames) == 12
+    assert all(atoms.info["parent"] for atoms in frames)
+    assert all(atoms.calc is None for atoms in frames)
+    succeeds("label", tmp_path / "p.extxyz", "--potential", eam, "-o", tmp_path / "l.extxyz")
+    labelled = read(tmp_path / "l.extxyz", ":")
+    calculator = hard_eam().calculator()
+    for atoms in labelled[:3]:
+        energy = atoms.get_potential_energy()
+        atoms.calc = calculator
+        assert energy == pytest.approx(
+            atoms.get_potential_energy(), abs=1e-4
+        )  # positions in the file have eight decimals
+
+
+def test_evaluate(silica: Path, network: Path, tmp_path: Path) -> None:
+    text = succeeds("evaluate", network, silica, "-o", tmp_path / "e")
+    assert "meV" in text
+    table = json.loads((tmp_path / "e" / "errors.json").read_text())
+    assert table["all"]["frames"] == 12
+    assert (tmp_path / "e" / "parity.png").stat().st_size > 1000
+
+
+def test_md_scan_rdf(eam: Path, network: Path, tmp_path: Path) -> None:
+    write(tmp_path / "quartz.extxyz", quartz())
+    done = run("md", eam, tmp_path / "quartz.extxyz", "-o", tmp_path / "md.extxyz", "duration_ps=0.05", "save_every=10")
+    assert done.returncode in (0, 1)  # a random EAM may well fail, and says so
+    assert ("completed" in done.stdout) == (done.returncode == 0)
+    assert len(read(tmp_path / "md.extxyz", ":")) >= 1
+    succeeds("scan", network, "-o", tmp_path / "scan", "--points", 20)
+    content = json.loads((tmp_path / "scan" / "scan.json").read_text())
+    assert set(content["curves"]) == {"O-O", "O-Si", "Si-Si"}
+    text = succeeds("rdf", "silica_mini", "--reference", "silica_mini", "--pairs", "Si-O", "-o", tmp_path / "rdf")
+    assert "O-Si" in text
+    assert json.loads((tmp_path / "rdf" / "rdf.json").read_text())["reference"]["frames"] > 10
+
+
+def test_datasets(tmp_path: Path) -> None:
+    text = succeeds("datasets", "list")
+    for name in ("silica_mini", "phosphorus_mini", "P-GAP-20", "SiO2-GAP-22"):
+        assert name in text
+    assert "CP2K" in succeeds("datasets", "info", "phosphorus_mini")
+    succeeds("datasets", "get", "silica_mini", "-o", tmp_path)
+    assert len(read(tmp_path / "silica_mini.extxyz", ":")) == len(load_dataset("silica_mini"))
+
+
+def test_train_one_strategy(silica: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        f"data: {silica}\noutput: {tmp_path / 'run'}\neam: {{starts: 1, max_iterations: 5, screening_iterations: 5}}\n"
+        "perturbation: {rounds: 1, copies: 1}\ntraining: {epochs: 2}\n"
+        "model: {hyperparameters: {width: 4, convolutions: 1}}\n"
+    )
+    succeeds("train", tmp_path / "c.yaml", "--strategy", "vanilla")
+    assert (tmp_path / "run" / "models" / "vanilla" / "best.pt").exists()
+    assert not (tmp_path / "run" / "models" / "pretrain").exists()
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+# Bad input: one line on standard error, exit status 2, nothing half-written
+
+
+def bad_file(folder: Path, kind: str) -> Path:
+    path = folder / f"{kind}.extxyz"
+    frames = [atoms.copy() for atoms in load_dataset("silica_mini")[:12]]
+    rng = np.random.default_rng(0)
+    if kind != "unlabelled":
+        for atoms in frames:
+            set_labels(atoms, -1.0, rng.normal(size=(len(atoms), 3)))
+    if kind == "nan":
+        forces = np.zeros((24, 3))
+        forces[5, 1] = np.nan
+        set_labels(frames[3], -1.0, forces)
+    write(path, frames)
+    if kind == "empty":
+        path.write_text("")
+    if kind == "truncated":
+        path = folder / "truncated.extxyz.gz"
+        whole = gzip.compress((folder / "truncated.extxyz").read_bytes())
+        path.write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("unlabelled", ("unlabelled.extxyz", "frame 0", "energy")),
+        ("nan", ("nan.extxyz", "frame 3", "forces")),
+        ("empty", ("empty.extxyz", "empty")),
+        ("truncated", ("truncated.extxyz.gz",)),
+    ],
+)
+@pytest.mark.parametrize("command", ["fit-eam", "run"])
+def test_bad_data(kind: str, words: tuple[str, ...], command: str, tmp_path: Path) -> None:
+    path, out = bad_file(tmp_path, kind), tmp_path / "out"
+    if command == "fit-eam":
+        message = fails("fit-eam", path, "-o", out)
+    else:
+        message = fails("run", f"data.source={path}", f"output={out}")
+    for word in words:
+        assert word in message
+    assert not [file for file in out.rglob("*") if file.is_file() and file.name not in ("config.yaml", "log.txt")]
+
+
+def test_missing_files(tmp_path: Path, eam: Path) -> None:
+    assert "absent.extxyz" in fails("fit-eam", tmp_path / "absent.extxyz")
+    assert "absent.yaml" in fails("run", tmp_path / "absent.yaml")
+    assert "absent.pt" in fails("scan", tmp_path / "absent.pt")
+    assert "absent.extxyz" in fails("md", eam, tmp_path / "absent.extxyz")
+
+
+def test_unknown_configuration_key(tmp_path: Path) -> None:
+    message = fails("run", f"output={tmp_path / 'out'}", "training.epoch=3")
+    assert "training.epoch" in message
+    assert "did you mean 'epochs'" in message
+    assert "did you mean 'width'" in fails("run", f"output={tmp_path / 'out'}", "model.hyperparameters.widht=3")
+    assert "available: cgcnn" in fails("run", f"output={tmp_path / 'out'}", "model.name=cgnn")
+    assert "did you mean 'cutoff'" in fails("fit-eam", "silica_mini", "-o", tmp_path / "out", "cutof=5")
+    assert not (tmp_path / "out").exists()
+
+
+def test_element_in_the_test_set_alone(tmp_path: Path) -> None:
+    frames = load_dataset("silica_mini")[:12]
+    for number, atoms in enumerate(frames):
+        atoms.info["split"] = "test" if number == 11 else "val" if number == 10 else "train"
+    frames[11].symbols[0] = "Ge"
+    set_labels(frames[11], -1.0, np.zeros((24, 3)))
+    write_structures(tmp_path / "ge.extxyz", frames)
+    message = fails("run", f"data.source={tmp_path / 'ge.extxyz'}", f"output={tmp_path / 'out'}")
+    assert "Ge" in message
+    assert "test" in message
+
+
+def test_output_that_cannot_be_written(silica: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for message in (
+        fails("run", f"output={tmp_path / 'file' / 'run'}"),
+        fails("fit-eam", silica, "-o", tmp_path / "file", "starts=1", "max_iterations=2", "screening_iterations=2"),
+        fails("datasets", "get", "silica_mini", "-o", tmp_path / "file"),
+        fails("perturb", silica, "-o", tmp_path / "file" / "p.extxyz", "rounds=1", "copies=1"),
+    ):
+        assert "choose another output folder" in message
+
+
+def test_checkpoints_that_are_not_ours(tmp_path: Path, silica: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "theirs.pt")
+    assert "not a checkpoint of pretrain-mlip" in fails("evaluate", tmp_path / "theirs.pt", silica)
+    (tmp_path / "text.pt").write_text("x")
+    assert "text.pt" in fails("md", tmp_path / "text.pt", silica)
+    (tmp_path / "eam.json").write_text("{}")
+    assert "eam.json" in fails("export", tmp_path / "eam.json", "-o", tmp_path / "x.eam.alloy")
+
+
+def test_other_mistakes(tmp_path: Path, eam: Path, network: Path, silica: Path) -> None:
+    write(tmp_path / "fe.extxyz", Atoms("Fe2", positions=[[0, 0, 0], [2, 0, 0]]))
+    assert "Fe" in fails("label", tmp_path / "fe.extxyz", "--potential", eam, "-o", tmp_path / "l.extxyz")
+    assert not (tmp_path / "l.extxyz").exists()
+    assert "only an EAM" in fails("export", network, "-o", tmp_path / "x.eam.alloy")
+    assert "form 'alloy'" in fails("export", eam, "-o", tmp_path / "x.eam.fs")
+    assert "no structure 99" in fails("md", eam, silica, "--index", "99")
+    assert "key=value" in fails("fit-eam", silica, "cutoff")
+    assert "no run" in fails("resume", tmp_path)
+    assert "results.json" in fails("report", tmp_path)
+    assert run("nonsense").returncode == 2
+    assert run("run", "--nonsense").returncode == 2

@@ -1,0 +1,214 @@
+"""A whole small run, its interruption, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pretrain_mlip import EAM, PretrainedMLIP
+from pretrain_mlip.config import RunConfig
+from pretrain_mlip.errors import InputError
+from pretrain_mlip.pipeline.folder import RunFolder
+from pretrain_mlip.pipeline.run import resume_pipeline, run_pipeline
+from pretrain_mlip.report.results import Results
+from pretrain_mlip.settings import read_settings, to_yaml
+from pretrain_mlip.structures.datasets import load_dataset
+from pretrain_mlip.structures.io import read_structures
+
+TINY = """
+data: {source: silica_mini, split: {n_train: 8, n_val: 3, n_test: 3}}
+eam: {starts: 1, screening_iterations: 5, max_iterations: 15}
+perturbation: {rounds: 1, copies: 1}
+model: {hyperparameters: {width: 8, convolutions: 1, gaussians: 8, cutoff: 3.5}}
+training: {epochs: 4, batch_size: 4}
+pretraining: {epochs: 3, batch_size: 4}
+stability: {replicas: 2, md: {duration_ps: 0.03}}
+rdf: {equilibration_ps: 0.0, md: {duration_ps: 0.03, save_every: 10}}
+workers: 1
+"""
+STRATEGIES = ("vanilla", "pretrain", "finetune", "delta")
+
+
+def config(output: Path, text: str = TINY, **changes: object) -> RunConfig:
+    return RunConfig.model_validate(yaml.safe_load(text) | {"output": str(output)} | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_pipeline(config(tmp_path_factory.mktemp("runs") / "tiny"))
+
+
+def test_leaves_what_is_promised(finished: Path) -> None:
+    folder = RunFolder(finished)
+    for path in (
+        folder.config,
+        folder.log,
+        folder.eam,
+        finished / "eam" / "eam.eam.alloy",
+        finished / "eam" / "eam.png",
+    ):
+        assert path.stat().st_size > 100
+    for name in STRATEGIES:
+        for file in ("best.pt", "last.pt", "log.csv"):
+            assert (folder.model(name) / file).stat().st_size > 100
+        assert torch.load(folder.potential(name), weights_only=True)["format"] == "pretrain-mlip"
+    page = (finished / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    for outside in ("http://", "https://", "<script", 'src="figures'):
+        assert outside not in page.replace("http://www.w3.org", "")
+    assert not list(finished.rglob(".tmp-*"))
+    assert len(read_structures(folder.pretraining("train"))) == 16  # eight parents and a copy of each
+
+
+def test_results(finished: Path) -> None:
+    results = Results.read(finished)
+    everything = {"eam", *STRATEGIES}
+    assert results.splits == {"train": 8, "val": 3, "test": 3}
+    for section in (results.errors, results.parity, results.dimers, results.dimer_metrics, results.survival):
+        assert section is not None
+        assert set(section) == everything
+    assert results.learning is not None
+    # equal DFT gradient steps, and none in pretraining
+    assert {name: entry.dft_steps[-1] for name, entry in results.learning.items()} == {
+        "vanilla": 8,
+        "finetune": 8,
+        "delta": 8,
+        "pretrain": 0,
+    }
+    assert results.rdf is not None
+    assert results.rdf.reference is not None
+    assert results.provenance is not None
+    assert len(results.provenance.data) == 3
+    assert results.config == yaml.safe_load((finished / "config.yaml").read_text())
+    assert all(found.summary.replicas == 2 for found in (results.survival or {}).values())
+
+
+def test_resolved_configuration_lists_every_default(finished: Path) -> None:
+    content = yaml.safe_load((finished / "config.yaml").read_text())
+    assert content["model"]["hyperparameters"]["readout_width"] == 64
+    assert content["training"]["loss"]["huber_delta"] > 0
+    assert read_settings(RunConfig, finished / "config.yaml") == RunConfig.model_validate(content)
+
+
+def test_delta_is_the_eam_plus_a_network(finished: Path) -> None:
+    folder = RunFolder(finished)
+    calculator = PretrainedMLIP.load(folder.potential("delta"), device="cpu")
+    eam, network = calculator.potential.potentials()  # type: ignore[attr-defined]
+    assert isinstance(eam, EAM)
+    atoms = read_structures(folder.data("test"))[0]
+    energies = []
+    for potential in (calculator.potential, eam, network):
+        copy = atoms.copy()
+        copy.calc = PretrainedMLIP(potential)
+        energies.append(copy.get_potential_energy())
+    assert energies[0] == pytest.approx(energies[1] + energies[2], abs=1e-4)  # the network is in float32
+
+
+def weights(run: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        name: torch.load(run / "models" / name / "last.pt", weights_only=True)["training"]["network"]
+        for name in STRATEGIES
+    }
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    for name in STRATEGIES:
+        for key, value in ours[name].items():
+            assert (value == theirs[name][key]).all(), (name, key)
+
+
+def test_finished_run_is_not_made_again_but_reported(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.pt")}
+    (finished / "report.html").unlink()
+    resume_pipeline(finished)
+    assert (finished / "report.html").exists()
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.pt")} == before
+
+
+def test_moved_run_resumes_without_its_input(finished: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(finished, moved)
+    shutil.rmtree(moved / "models" / "delta")
+    resume_pipeline(moved)
+    assert_same_weights(finished, moved)
+
+
+def test_workers_train_the_same_networks(finished: Path, tmp_path: Path) -> None:
+    parallel = run_pipeline(config(tmp_path / "two", workers=2, stability=None, rdf=None))
+    assert_same_weights(finished, parallel)
+
+
+def test_killed_at_any_moment(finished: Path, tmp_path: Path) -> None:
+    """SIGKILL of a run with worker processes at several moments; resumed, it ends like an uninterrupted one."""
+    run = tmp_path / "killed"
+    (tmp_path / "config.yaml").write_text(to_yaml(config(run, workers=2, stability=None, rdf=None)))
+    start = [sys.executable, "-m", "pretrain_mlip", "run", str(tmp_path / "config.yaml")]
+    resume = [sys.executable, "-m", "pretrain_mlip", "resume", str(run)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    moments = [run / "eam" / "eam.json", run / "models" / "pretrain" / "last.pt", run / "models" / "delta" / "last.pt"]
+    killed = 0
+    for command, moment in zip((start, resume, resume), moments, strict=True):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not moment.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        time.sleep(1.5)  # workers end with the run that started them
+        stamp = {path: path.stat().st_mtime_ns for path in run.rglob("last.pt")}
+        time.sleep(0.5)
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("last.pt")} == stamp
+    assert killed == 3
+    subprocess.run(resume, env=environment, check=True, stderr=subprocess.DEVNULL)
+    assert_same_weights(finished, run)
+
+
+def test_refuses_another_configuration_in_the_same_folder(finished: Path) -> None:
+    with pytest.raises(InputError, match=r"training\.epochs was 4, is 5"):
+        run_pipeline(config(finished, TINY.replace("epochs: 4", "epochs: 5")))
+
+
+def test_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run to go on with"):
+        resume_pipeline(tmp_path)
+
+
+def test_a_run_without_md(tmp_path: Path) -> None:
+    run = run_pipeline(config(tmp_path / "short", strategies=["vanilla"], stability=None, rdf=None))
+    results = Results.read(run)
+    assert results.survival is None
+    assert set(results.errors or {}) == {"eam", "vanilla"}
+    assert (run / "report.html").exists()
+
+
+def test_own_data_with_odd_labels(tmp_path: Path) -> None:
+    """Files of one's own: labels under other names, no stress, one file given by its name alone."""
+    frames = []
+    for atoms in load_dataset("silica_mini")[:14]:
+        results = atoms.calc.results
+        bare = atoms.copy()
+        bare.info = {"dft": results["energy"]}
+        bare.arrays["f_dft"] = results["forces"]
+        frames.append(bare)
+    from ase.io import write
+
+    write(tmp_path / "mine.extxyz", frames)
+    text = TINY.replace(
+        "data: {source: silica_mini, split: {n_train: 8, n_val: 3, n_test: 3}}",
+        f"data: {{source: {tmp_path / 'mine.extxyz'}, keys: {{energy_key: dft, forces_key: f_dft}}}}",
+    )
+    run = run_pipeline(config(tmp_path / "own", text, strategies=["delta"], stability=None, rdf=None))
+    errors = json.loads((run / "results.json").read_text())["errors"]["delta"]["all"]
+    assert errors["forces_mae"] > 0
+    assert errors.get("stress_mae") is None

@@ -1,0 +1,196 @@
+"""The training loop: it learns, is deterministic, survives being killed, refuses what it cannot continue."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain_mlip import keys
+from pretrain_mlip.errors import ComputationError, InputError
+from pretrain_mlip.potentials.base import ReferenceEnergies
+from pretrain_mlip.potentials.checkpoint import load_potential, read_checkpoint
+from pretrain_mlip.potentials.networks import build_model
+from pretrain_mlip.structures.datasets import load_dataset
+from pretrain_mlip.training.loop import Training, TrainingResult
+from pretrain_mlip.training.settings import TrainingSettings
+from pretrain_mlip.training.stages import residual_graphs, train_stage
+
+SMALL = {"width": 8, "convolutions": 1, "gaussians": 8, "cutoff": 3.5}
+SETTINGS = TrainingSettings(epochs=5, batch_size=3, learning_rate=0.01)
+E0 = ReferenceEnergies({"O": -327.0, "Si": -327.0})
+
+
+def graphs(start: int, stop: int):
+    return residual_graphs(load_dataset("silica_mini")[start:stop], SMALL["cutoff"], E0)
+
+
+def train(folder: Path, settings: TrainingSettings = SETTINGS, **changes: object) -> TrainingResult:
+    network = build_model("cgcnn", E0.elements, seed=1, **SMALL)
+    network.set_scales(5.0, 15.0)
+    return Training(network, graphs(0, 8), graphs(8, 11), settings, folder, **changes).run()  # type: ignore[arg-type]
+
+
+def test_learns_and_leaves_its_files(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 40})
+    result = train(tmp_path, settings)
+    losses = [row["loss"] for row in result.history]
+    assert losses[-1] < 0.7 * losses[0]
+    assert result.steps == 40 * 3  # 8 structures in batches of 3
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 41))
+    errors = [row["val_forces_mae"] for row in result.history]
+    assert result.best_epoch == int(np.argmin(errors)) + 1
+    assert float(rows[-1]["learning_rate"]) < 0.02 * settings.learning_rate  # the cosine has come down
+    best = load_potential(tmp_path / "best.pt")
+    for name, value in best.state_dict().items():
+        assert (value == result.network.state_dict()[name]).all()
+
+
+def test_the_best_weights_have_the_reported_error(tmp_path: Path) -> None:
+    result = train(tmp_path)
+    errors = []
+    for graph in graphs(8, 11):
+        prediction = result.network(graph)
+        errors.append((prediction[keys.FORCES] - graph[keys.FORCES]).abs().mean())  # 24 atoms each
+    assert float(np.mean(errors)) == pytest.approx(min(row["val_forces_mae"] for row in result.history), rel=1e-5)
+
+
+def test_interrupted_after_any_epoch_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(tmp_path / "whole")
+    for stop in (1, 3):
+        folder = tmp_path / f"stop{stop}"
+        save = Training._save
+
+        def interrupted(self: Training, stop: int = stop, save=save) -> None:
+            save(self)
+            if self.epoch == stop:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Training, "_save", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                train(folder)
+        resumed = train(folder)
+        for name, value in whole.network.state_dict().items():
+            assert (value == resumed.network.state_dict()[name]).all()
+        for ours, theirs in zip(resumed.history, whole.history, strict=True):
+            assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+
+
+def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    train(tmp_path)
+    before = (tmp_path / "last.pt").stat().st_mtime_ns
+    assert train(tmp_path).steps == 15
+    assert (tmp_path / "last.pt").stat().st_mtime_ns == before
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+torch.set_num_threads(1)
+from tests.training.test_loop import SETTINGS, train
+train(Path({folder!r}), SETTINGS.model_copy(update={{"epochs": 60}}))
+"""
+
+
+def test_killed_at_any_moment(tmp_path: Path) -> None:
+    """SIGKILL at arbitrary times, in the middle of steps and of writes; then resumed to the end."""
+    root = str(Path(__file__).parents[2])
+    settings = SETTINGS.model_copy(update={"epochs": 60})
+    whole = train(tmp_path / "whole", settings)
+    folder = tmp_path / "killed"
+    script = SCRIPT.format(tests=root, folder=str(folder))
+    kills = 0
+    for pause in (0.05, 0.21, 0.33):
+        process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
+        deadline = time.monotonic() + 120
+        epochs = len((folder / "log.csv").read_text().splitlines()) if (folder / "log.csv").exists() else 0
+        while time.monotonic() < deadline and process.poll() is None:
+            log = folder / "log.csv"
+            if log.exists() and len(log.read_text().splitlines()) > epochs + 2:
+                break
+            time.sleep(0.01)
+        time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills > 0
+    resumed = train(folder, settings)
+    for name, value in whole.network.state_dict().items():
+        assert (value == resumed.network.state_dict()[name]).all()
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 50, "patience": 3, "learning_rate": 1e-12, "ema_decay": 0.0})
+    result = train(tmp_path, settings)
+    assert len(result.history) <= result.best_epoch + 3 < 50
+
+
+def test_step_with_a_loss_that_is_not_finite_is_skipped_and_too_many_end_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = build_model("cgcnn", E0.elements, seed=1, **SMALL)
+    data = graphs(0, 4)
+    data[1][keys.FORCES] = data[1][keys.FORCES] * float("inf")
+    settings = SETTINGS.model_copy(update={"batch_size": 2, "epochs": 100})
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(ComputationError, match="not finite"):
+        Training(network, data, graphs(8, 9), settings, tmp_path).run()
+    assert "step skipped" in caplog.text
+    assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
+    assert any((value != before[name]).any() for name, value in network.state_dict().items())
+
+
+def test_refuses_to_continue_something_else(tmp_path: Path) -> None:
+    train(tmp_path)
+    with pytest.raises(InputError, match="other settings"):
+        train(tmp_path, SETTINGS.model_copy(update={"learning_rate": 0.02}))
+    with pytest.raises(InputError, match="other settings"):
+        train(tmp_path, seed=5)
+    with pytest.raises(InputError, match="needs training and validation"):
+        Training(build_model("cgcnn", ["O"]), [], [], SETTINGS, tmp_path)
+
+
+def test_finetuning_starts_from_the_pretrained_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first = train_stage("pretrain", "cgcnn", SMALL, graphs(0, 8), graphs(8, 11), E0, SETTINGS, tmp_path / "a")
+    frozen = SETTINGS.model_copy(update={"learning_rate": 1e-12, "epochs": 1})
+    second = train_stage(
+        "finetune", "cgcnn", SMALL, graphs(0, 8), graphs(8, 11), E0, frozen, tmp_path / "b", start=first.network
+    )
+    for name, value in first.network.state_dict().items():
+        assert torch.allclose(value, second.network.state_dict()[name], atol=1e-9)
+    assert "starts from the pretrained network" in caplog.text
+    with pytest.raises(InputError, match="another one"):
+        train_stage(
+            "finetune",
+            "cgcnn",
+            {**SMALL, "width": 9},
+            graphs(0, 8),
+            graphs(8, 11),
+            E0,
+            frozen,
+            tmp_path / "c",
+            start=first.network,
+        )
+
+
+def test_deployed_potential_adds_the_baseline(tmp_path: Path) -> None:
+    train_stage("vanilla", "cgcnn", SMALL, graphs(0, 8), graphs(8, 11), E0, SETTINGS, tmp_path)
+    frame = load_dataset("silica_mini")[8]
+    atoms = frame.copy()
+    from pretrain_mlip import PretrainedMLIP
+
+    atoms.calc = PretrainedMLIP.load(tmp_path / "best.pt", device="cpu")
+    assert atoms.get_potential_energy() == pytest.approx(frame.get_potential_energy(), rel=0.01)  # about -7,860 eV
+    content = read_checkpoint(tmp_path / "last.pt")
+    assert content["training"]["finished"] is True
