@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ase.calculators.calculator import Calculator, all_changes
@@ -9,6 +11,7 @@ from ase.data import covalent_radii
 
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.validation.dimers import dimer_metrics, scan_dimers
+from pretrain_mlip.validation.errors import predict_with
 
 
 class PairCurve(Calculator):
@@ -97,3 +100,10 @@ def test_wrong_arguments_are_refused():
         scan_dimers(LennardJones(), ["Xx"])
     with pytest.raises(InputError, match="r_min"):
         scan_dimers(LennardJones(), ["Si"], r_min=3.0, r_max=2.0)
+
+
+def test_a_function_of_structures_gives_the_same_as_a_calculator() -> None:
+    calculator = LennardJones(sigma=2.0, epsilon=0.3, rc=7.0, smooth=True)
+    one = scan_dimers(calculator, ["O", "Si"], points=12)
+    other = scan_dimers(partial(predict_with, calculator), ["O", "Si"], points=12)
+    assert one == other

@@ -118,6 +118,14 @@ class _Run:
             self._write()
             return
         everything = [trials.EAM_NAME, *names]
+        if self.results.errors is None:
+            self._test(everything, splits, eam)
+        self._dynamics(everything, splits)
+        self._add({"provenance": self._provenance()})
+        self._write()
+        log.info("report: %s", write_report(self.folder.path))
+
+    def _test(self, everything: list[str], splits: Splits, eam: EAM) -> None:
         with self._timed("tests"):
             frames = splits.test or splits.val
             self._add(trials.test_errors(self.folder, everything, frames, self.config.device))
@@ -126,10 +134,7 @@ class _Run:
             self._add({"pair_distances": distances})
             if self.results.dataset is not None:
                 self.results.dataset.closest = {**closest}
-        self._dynamics(everything, splits)
-        self._add({"provenance": self._provenance()})
         self._write()
-        log.info("report: %s", write_report(self.folder.path))
 
     def _dynamics(self, names: list[str], splits: Splits) -> None:
         """Survival and RDF, unless an earlier session of this run has them."""

@@ -46,8 +46,9 @@ def dimer_scans(folder: RunFolder, names: Sequence[str], elements: Sequence[str]
     """Sections ``dimers`` and ``dimer_metrics``; in float64, so that roughness is the potential's own."""
     curves = {}
     for name in names:
-        calculator = PretrainedMLIP.load(folder.potential(name), device="cpu", dtype="float64")
-        curves[name] = scan_dimers(calculator, elements, r_max=max(8.0, calculator.potential.cutoff))
+        potential = load_potential(folder.potential(name))
+        label = partial(predict, potential, dtype="float64", description=f"dimers of {name}")
+        curves[name] = scan_dimers(label, elements, r_max=max(8.0, potential.cutoff))
     return {"dimers": curves, "dimer_metrics": {name: dimer_metrics(found) for name, found in curves.items()}}
 
 

@@ -23,7 +23,7 @@ WALLS = (0.5, 1.0)  # Å
 
 
 def scan_dimers(
-    calculator: Any,
+    potential: Any,
     elements: Sequence[str],
     r_min: float = 0.4,
     r_max: float = 8.0,
@@ -32,7 +32,7 @@ def scan_dimers(
     """Energy and force of every pair of elements as isolated dimers (no cell, no periodic images).
 
     Args:
-        calculator: any ASE calculator.
+        potential: an ASE calculator, or a function from structures to their labels (faster for batched models).
         elements: symbols.
         r_min: shortest distance in Å.
         r_max: longest distance in Å; its energy is the zero, so it should reach the cutoff.
@@ -53,7 +53,7 @@ def scan_dimers(
     distances = np.linspace(r_min, r_max, points)
     scans = {}
     for pair in itertools.combinations_with_replacement(sorted(set(elements)), 2):
-        values = np.array([_dimer(calculator, pair, r) for r in distances])
+        values = np.array(_values(potential, pair, distances))
         energy = values[:, 0] - values[-1, 0]
         scans["-".join(pair)] = {
             "r": distances.tolist(),
@@ -73,6 +73,14 @@ def dimer_metrics(scans: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[st
         and ``well_distance`` (Å) of the lowest point; ``finite`` (every point of the curve is).
     """
     return {pair: _metrics(pair, scan) for pair, scan in scans.items()}
+
+
+def _values(potential: Any, pair: tuple[str, str], distances: np.ndarray) -> list[tuple[float, float]]:
+    """Energy and repulsion at each distance."""
+    if hasattr(potential, "get_potential_energy"):
+        return [_dimer(potential, pair, r) for r in distances]
+    found = potential([Atoms(pair, positions=[[0.0, 0.0, 0.0], [r, 0.0, 0.0]]) for r in distances])
+    return [(labels.energy, float(labels.forces[1, 0] - labels.forces[0, 0]) / 2.0) for labels in found]
 
 
 def _dimer(calculator: Any, pair: tuple[str, str], r: float) -> tuple[float, float]:
