@@ -10,7 +10,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 TORCH_INDEX ?=
 RUN ?= runs/silica_mini
 ARGS ?=
@@ -55,8 +56,8 @@ clean:
 
 # What is needed to use the package
 $(VENV)/.runtime: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 2; }
-	@$(PYTHON) -c '$(RECENT)' || { echo "error: $(PYTHON) is no Python 3.11 or newer; make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 2; }
+	@$(or $(PYTHON),false) -c '$(RECENT)' 2>/dev/null || \
+		{ echo "error: no Python 3.11 or newer ($(PYTHON)); name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing into $(VENV) (a few minutes the first time)"
 	@test -z "$(TORCH_INDEX)" || $(INSTALL) --no-deps --extra-index-url "$(TORCH_INDEX)" torch

@@ -8,15 +8,13 @@ import sys
 from ase import units
 from ase.io import read
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from pretrain_mlip import PretrainedMLIP
 
 potential, structure = sys.argv[1:]
 atoms = read(structure)
 atoms.calc = PretrainedMLIP.load(potential)
-MaxwellBoltzmannDistribution(atoms, temperature_K=600)
-dynamics = Langevin(
+dynamics = Langevin(  # atoms start from rest; the thermostat heats them within a few 0.1 ps
     atoms,
     timestep=1.0 * units.fs,
     temperature_K=300,

@@ -19,12 +19,13 @@ from pretrain_mlip.settings import to_yaml
 from pretrain_mlip.training import stages
 
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
-INTRODUCTION = """A configuration is a YAML file; what it leaves out keeps the default below, and the defaults are the
-demonstration on silica. `key.sub=value` on the command line changes a single setting. An unknown key is an error that
-suggests the nearest known one. Every run writes the whole of it, defaults included, into its `config.yaml`."""
+MINIMAL = {"data": "my_dft.extxyz"}  # what has no default
+INTRODUCTION = """A configuration is a YAML file; what it leaves out keeps the default below. `key.sub=value` on the
+command line changes a single setting. An unknown key is an error that suggests the nearest known one. Every run writes
+the whole of it, defaults included, into its `config.yaml`."""
 WHOLE = """## All defaults
 
-What `pretrain-mlip run` without arguments writes (the hyperparameters of the network are filled in as well):"""
+What the one line `data: my_dft.extxyz` stands for (a run fills in the hyperparameters of the network as well):"""
 RESULTS = """`results.json` holds everything that a run found out; `report.html` is drawn from it and from nothing else.
 Sections that a run did not make are absent. Numbers that are not finite are `null`. A *model* is the name of a strategy
 or `eam`; a *pair* is two sorted symbols, such as `O-Si`. Units are eV, Å, ps and K unless a line says otherwise."""
@@ -32,7 +33,7 @@ or `eam`; a *pair* is two sorted symbols, such as `O-Si`. Units are eV, Å, ps a
 
 def configuration_page() -> str:
     """Every setting of a run: key, type, default, description."""
-    config = RunConfig()
+    config = RunConfig.model_validate(MINIMAL)
     sections = [_settings_section("", config), *_groups("", config)]
     return page("# Configuration\n", INTRODUCTION + "\n", *sections, WHOLE + "\n", code(to_yaml(config), "yaml"))
 
@@ -104,7 +105,8 @@ def _settings_table(prefix: str, settings: BaseModel) -> str:
             anchor = f"settings-{(prefix + key).replace('.', '-')}"
             shown, default = "group" + (" or null" if _optional(field) else ""), f"[see below](#{anchor})"
         else:
-            shown, default = _type(field.annotation) + _limits(field), f"`{_yaml(value)}`"
+            shown = _type(field.annotation) + _limits(field)
+            default = "required" if field.is_required() else f"`{_yaml(value)}`"
         rows.append([f"`{prefix}{key}`", shown, default, _sentence(field.description)])
     return table(["key", "type", "default", "what"], rows)
 

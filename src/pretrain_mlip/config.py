@@ -1,4 +1,4 @@
-"""The configuration of a run: every group of settings, with the defaults of the demonstration on silica."""
+"""The configuration of a run: every group of settings, with defaults for a few hundred structures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DataSettings(Settings):
     """DFT structures. A file name, or a list of them, in place of this group means ``source``."""
 
     source: Annotated[list[str], BeforeValidator(_as_list)] = Field(
-        default=["silica_mini"], min_length=1, description="files, or the name of an embedded data set"
+        min_length=1, description="files, or the name of an embedded data set; required"
     )
     keys: LabelKeys = Field(default_factory=LabelKeys, description="names of the labels, where they are unusual")
     split: SplitSettings = Field(default_factory=SplitSettings, description="training, validation and test sets")
@@ -68,7 +68,7 @@ class RDFSettings(Settings):
 class RunConfig(Settings):
     """A whole run."""
 
-    output: str = Field(default="runs/silica_mini", description="folder of the run")
+    output: str = Field(default="runs/run", description="folder of the run")
     seed: int = Field(default=0, ge=0, description="seed of weights, order of structures and replicas")
     device: str = Field(default="cpu", description="cpu, cuda, or auto for a GPU where there is one")
     workers: int = Field(default=2, ge=1, description="processes for strategies and MD replicas, one thread each")
@@ -81,7 +81,7 @@ class RunConfig(Settings):
         description="what is trained; finetune brings pretrain along",
     )
     data: Annotated[DataSettings, BeforeValidator(_as_source)] = Field(
-        default_factory=DataSettings, description="DFT structures, their labels and splits"
+        description="DFT structures, their labels and splits; required"
     )
     eam: EAMSettings = Field(default_factory=EAMSettings, description="the embedded-atom potential")
     perturbation: PerturbationSettings = Field(

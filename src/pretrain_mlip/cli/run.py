@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated
 
@@ -67,4 +68,7 @@ def _configuration(config: Path | None, overrides: list[str] | None):  # keeps p
     if config is not None and "=" in str(config) and not config.exists():  # run key=value, without a file
         overrides.insert(0, str(config))
         config = None
-    return read_settings(RunConfig, config, overrides)
+    if config is not None:
+        return read_settings(RunConfig, config, overrides)
+    with as_file(files("pretrain_mlip") / "data" / "demo.yaml") as demo:
+        return read_settings(RunConfig, demo, overrides)

@@ -1,4 +1,4 @@
-"""Training the strategies of a run, in chains of those that build on each other, several chains at a time."""
+"""Training the strategies of a run: those that do not build on each other at the same time, in worker processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +26,9 @@ from pretrain_mlip.training.stages import STRATEGIES, residual_graphs, train_sta
 log = logging.getLogger(__name__)
 
 
-class _Chain(NamedTuple):
+class _Task(NamedTuple):
     run: Path
-    strategies: tuple[StrategyName, ...]
+    strategy: StrategyName
 
 
 def train_strategies(folder: RunFolder, config: RunConfig) -> list[StrategyName]:
@@ -38,13 +38,15 @@ def train_strategies(folder: RunFolder, config: RunConfig) -> list[StrategyName]
         All trained strategies, in the order in which the report shows them.
     """
     names = with_prerequisites(config.strategies)
-    chains = [_Chain(folder.path, chain) for chain in _chains(names)]
-    if config.workers == 1 or len(chains) == 1:
-        for chain in chains:
-            _train_chain(chain)
-    else:
-        with _watched(folder, config, names):
-            for _, outcome in run_in_processes(_train_chain, chains, config.workers):
+    # In this process every training draws its own bar
+    with _watched(folder, config, names) if config.workers > 1 else nullcontext():
+        for wave in _waves(names):
+            tasks = [_Task(folder.path, name) for name in wave]
+            if config.workers == 1:
+                for task in tasks:
+                    _train(task)
+                continue
+            for _, outcome in run_in_processes(_train, tasks, config.workers):
                 if isinstance(outcome, Exception):
                     raise outcome
     return names
@@ -92,31 +94,29 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> 
     )
 
 
-def _train_chain(chain: _Chain) -> None:
-    """Train strategies one after the other; the entry point of a worker process."""
-    folder = RunFolder(chain.run)
+def _train(task: _Task) -> None:
+    """Train one strategy; the entry point of a worker process."""
+    folder = RunFolder(task.run)
     own_process = multiprocessing.parent_process() is not None
     handler = console.log_to_file(folder.log) if own_process else None
     if own_process:
         console.set_up_logging()
     try:
-        config = folder.read_config()
-        for name in chain.strategies:
-            train_strategy(folder, config, name)
+        train_strategy(folder, folder.read_config(), task.strategy)
     finally:
         if handler is not None:
             console.stop_logging(handler)
 
 
-def _chains(names: Sequence[StrategyName]) -> list[tuple[StrategyName, ...]]:
-    """Strategies that share a start, in one chain; the longest chains first."""
-    roots: dict[StrategyName, list[StrategyName]] = {}
+def _waves(names: Sequence[StrategyName]) -> list[list[StrategyName]]:
+    """Strategies that can be trained at the same time: those of a wave start from strategies of earlier ones."""
+    waves: dict[int, list[StrategyName]] = {}
     for name in names:
-        root = name
-        while (start := STRATEGIES[root].start) is not None:
-            root = start
-        roots.setdefault(root, []).append(name)
-    return sorted((tuple(chain) for chain in roots.values()), key=len, reverse=True)
+        depth, start = 0, STRATEGIES[name].start
+        while start is not None:
+            depth, start = depth + 1, STRATEGIES[start].start
+        waves.setdefault(depth, []).append(name)
+    return [waves[depth] for depth in sorted(waves)]
 
 
 def _baseline(folder: RunFolder, name: StrategyName) -> Potential:
