@@ -148,9 +148,10 @@ def _yaml(value: Any) -> str:
 
 
 def _sentence(text: str | None) -> str:
-    """With a capital, but for names: "cpu, cuda, or auto", "given: by info 'split'"."""
+    """With a capital, unless it begins with a value: "cpu, cuda, or auto", "given: by info 'split'"."""
     text = (text or "").strip().rstrip(".")
-    return text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text
+    begins_with_value = text.startswith("cpu,") or text.split(" ")[0].endswith(":")
+    return text if begins_with_value else text[:1].upper() + text[1:]
 
 
 def _collect(model: type[BaseModel], found: dict[str, type[BaseModel]]) -> None:

@@ -30,7 +30,7 @@ def run(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """
     from pretrain_mlip.pipeline.run import run_pipeline
 
-    run_pipeline(_configuration(config, overrides))
+    _conclude(run_pipeline(_configuration(config, overrides)))
 
 
 def train(
@@ -57,7 +57,21 @@ def resume(run_dir: RunFolder) -> None:
     """
     from pretrain_mlip.pipeline.run import resume_pipeline
 
-    resume_pipeline(run_dir)
+    _conclude(resume_pipeline(run_dir))
+
+
+def _conclude(run_dir: Path) -> None:
+    """The verdict of the report, on the terminal."""
+    from pretrain_mlip.console import print_table, table
+    from pretrain_mlip.report.results import Results
+    from pretrain_mlip.report.tables import verdict_table
+    from pretrain_mlip.report.words import verdict
+
+    results = Results.read(run_dir).model_dump(mode="json")
+    content = verdict_table(results)
+    if content is not None:
+        print_table(table("", content.columns, [[cell.text for cell in row] for row in content.rows]))
+    typer.echo("\n".join([*verdict(results), f"report: {run_dir / 'report.html'}"]))
 
 
 def _configuration(config: Path | None, overrides: list[str] | None):  # keeps pydantic out of --help
