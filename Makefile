@@ -49,6 +49,7 @@ docs: $(VENV)/.dev
 
 bench: $(VENV)/.runtime
 	$(SINGLE) $(BIN)/python benchmarks/read_extxyz.py 2000 70
+	$(SINGLE) $(BIN)/python benchmarks/calculators.py
 
 clean:
 	rm -rf $(VENV) build dist docs/_build docs/reference .pytest_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor
 import pretrain_mlip
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import write_text
-from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.radial import COULOMB
+
+if TYPE_CHECKING:
+    from pretrain_mlip.potentials.eam.form import EAM
 
 PER_LINE = 5
 NEIGHBORS_AT_CONTACT = 16  # the table reaches the density of so many atoms at contact: more than any simulation meets
