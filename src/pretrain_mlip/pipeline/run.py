@@ -33,6 +33,7 @@ from pretrain_mlip.report.results import FILE_NAME, Results
 from pretrain_mlip.settings import to_yaml
 from pretrain_mlip.structures.checks import summarise
 from pretrain_mlip.structures.splits import Splits
+from pretrain_mlip.training.stages import STRATEGIES, with_prerequisites
 
 log = logging.getLogger(__name__)
 REPORTED_VERSIONS = (
@@ -109,8 +110,11 @@ class _Run:
         with self._timed("EAM"):
             eam = preparation.prepare_eam(self.folder, splits, self.config.eam)
             self._describe_eam(eam, splits)
-        with self._timed("perturbation"):
-            preparation.prepare_pretraining(self.folder, splits, eam, self.config)
+        if any(STRATEGIES[name].labels == "eam" for name in with_prerequisites(self.config.strategies)):
+            with self._timed("perturbation"):
+                counts = preparation.prepare_pretraining(self.folder, splits, eam, self.config)
+                if self.results.dataset is not None:
+                    self.results.dataset.pretraining_frames = counts["kept"]
         with self._timed("training"):
             names = train_strategies(self.folder, self.config)
             self._describe_training(names)
@@ -131,7 +135,7 @@ class _Run:
             self._add(trials.test_errors(self.folder, everything, frames, self.config.device))
             self._add(trials.dimer_scans(self.folder, everything, eam.elements))
             distances, closest = trials.pair_distances(self.folder, splits)
-            self._add({"pair_distances": distances})
+            self._add({"pair_distances": distances or None})
             if self.results.dataset is not None:
                 self.results.dataset.closest = {**closest}
         self._write()
@@ -151,10 +155,11 @@ class _Run:
             self._write()
 
     def _describe_data(self, splits: Splits) -> None:
+        if self.results.dataset is not None:
+            return
         frames = [atoms for part in splits for atoms in part]
-        if not self.timings.get("perturbation"):
-            for name, value in summarise(frames).items():
-                log.info("data: %s: %s", name, value)
+        for name, value in summarise(frames).items():
+            log.info("data: %s: %s", name, value)
         symbols = sorted({symbol for atoms in frames for symbol in atoms.symbols})
         kinds = Counter(str(atoms.info.get(CONFIG_TYPE, "(none)")) for atoms in frames)
         self._add(
@@ -200,9 +205,7 @@ class _Run:
         )
 
     def _describe_training(self, names: list[Any]) -> None:
-        from pretrain_mlip.files import read_json
         from pretrain_mlip.potentials.checkpoint import read_checkpoint
-        from pretrain_mlip.training.stages import STRATEGIES
 
         learning = {}
         for name in names:
@@ -228,9 +231,6 @@ class _Run:
                 stage_settings(self.config, name).batch_size,
             )
         self._add({"learning": learning})
-        if self.results.dataset is not None:
-            counts = read_json(self.folder.pretraining_counts)
-            self.results.dataset.pretraining_frames = counts["kept"]
 
     def _provenance(self) -> dict[str, Any]:
         sources = [Path(name) for name in self.config.data.source]

@@ -103,22 +103,24 @@ def radial_distributions(
 
 
 def pair_distances(folder: RunFolder, splits: Splits) -> tuple[dict[str, Any], dict[str, float]]:
-    """Section ``pair_distances``, and the shortest distance of every pair in the DFT data."""
+    """Section ``pair_distances``, and the shortest distance of every pair in the structures trained on."""
     r_max, bins = 8.0, 160
-    perturbed = read_structures(folder.pretraining("train"))
+    made = folder.pretraining("train")
+    perturbed = read_structures(made) if made.exists() else []
     width = r_max / bins
     centres = ((np.arange(bins) + 0.5) * width).tolist()
-    dft = [atoms for part in splits for atoms in part]
+    dft = [*splits.train, *splits.val]
     before, after = (pair_distance_histograms(frames, r_max, bins) for frames in (dft, perturbed))
     section, closest = {}, {}
-    for pair in sorted({*before, *after}):
+    for pair in sorted({*before, *after}) if perturbed else ():
         counts = [np.asarray(found.get(pair, np.zeros(bins)), dtype=float) for found in (before, after)]
         section[pair] = {
             "r": centres,
             "before": (counts[0] / (len(dft) * width)).tolist(),
             "after": (counts[1] / (len(perturbed) * width)).tolist(),
         }
-        met = np.flatnonzero(counts[0])
+    for pair, counts in before.items():
+        met = np.flatnonzero(counts)
         if met.size:
             closest[pair] = float(centres[met[0]] - 0.5 * width)
     return section, closest
