@@ -50,6 +50,15 @@ class FinetuningSettings(Settings):
     learning_rate: float = Field(default=5e-3, gt=0, description="highest learning rate")
 
 
+class RDFRun(MDSettings):
+    """A Langevin run at constant temperature."""
+
+    temperature: float = Field(default=2000.0, ge=0, description="Temperature at the start in K.")
+    end_temperature: float = Field(default=2000.0, ge=0, description="Temperature at the end in K.")
+    duration_ps: float = Field(default=2.0, gt=0, description="Length of the run in ps.")
+    save_every: int = Field(default=20, ge=1, description="Steps between saved frames.")
+
+
 class RDFSettings(Settings):
     """Radial distribution functions of MD beside those of DFT structures."""
 
@@ -59,10 +68,7 @@ class RDFSettings(Settings):
     r_max: float = Field(default=6.0, gt=0, description="largest distance, Å")
     bins: int = Field(default=120, ge=10, description="number of bins")
     equilibration_ps: float = Field(default=0.3, ge=0, description="part of the run that is left out")
-    md: MDSettings = Field(
-        default_factory=lambda: MDSettings(temperature=2000.0, end_temperature=2000.0, duration_ps=2.0, save_every=20),
-        description="the run that every potential makes",
-    )
+    md: RDFRun = Field(default_factory=RDFRun, description="the run that every potential makes")
 
 
 class RunConfig(Settings):

@@ -86,7 +86,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     """A table whose first column is text and whose others are right-aligned."""
     result = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
-        result.add_column(column, justify="left" if number == 0 else "right")
+        result.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in rows:
         result.add_row(
             *(

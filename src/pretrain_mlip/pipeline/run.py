@@ -127,7 +127,7 @@ class _Run:
         self._dynamics(everything, splits)
         self._add({"provenance": self._provenance()})
         self._write()
-        log.info("report: %s", write_report(self.folder.path))
+        write_report(self.folder.path)
 
     def _test(self, everything: list[str], splits: Splits, eam: EAM) -> None:
         with self._timed("tests"):

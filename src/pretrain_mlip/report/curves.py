@@ -22,7 +22,7 @@ def dimers(section: Data, closest: Data | None = None) -> Figure:
 
     Args:
         section: ``dimers`` of results.json.
-        closest: pair -> shortest distance in the DFT structures trained on; left of it (shaded) a model has only its prior.
+        closest: pair -> shortest distance trained on; left of it (shaded) a model has only its prior.
     """
     models = ordered(section)
     pairs = sorted({pair for curves in section.values() for pair in curves})

@@ -60,7 +60,7 @@ class Dataset(Section):
     atoms: int = Field(description="Atoms of all frames together.")
     elements: list[str]
     config_types: dict[str, int] = Field(default_factory=dict, description="config_type -> frames.")
-    closest: dict[Pair, float | None] = Field(default_factory=dict, description="Shortest distance in training and validation frames, Å.")
+    closest: dict[Pair, float | None] = Field(default_factory=dict, description="Shortest distance trained on, Å.")
     pretraining_frames: int | None = Field(default=None, description="Perturbed structures labelled by the EAM.")
 
 

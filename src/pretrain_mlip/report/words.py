@@ -144,7 +144,7 @@ def learning_caption(section: Data) -> str:
 
 def dimers_caption(metrics: Data | None) -> str:
     """Who has a wall everywhere and who has not."""
-    text = "Isolated pairs, zero at the largest distance; shaded: closer than any pair of the DFT structures trained on."
+    text = "Isolated pairs, zero at the largest distance; shaded: closer than any pair that was trained on."
     if not metrics:
         return text
     weak = {
