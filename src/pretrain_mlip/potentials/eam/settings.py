@@ -18,7 +18,7 @@ class EAMSettings(Settings):
     cutoff: float = Field(default=8.0, gt=0, description="cutoff, Å")
     energy_weight: float = Field(default=1.0, ge=0, description="weight of energies per atom, in units of their spread")
     forces_weight: float = Field(default=1.0, ge=0, description="weight of forces, in units of their root mean square")
-    stress_weight: float = Field(default=0.1, ge=0, description="weight of stress, in units of its root mean square")
+    stress_weight: float = Field(default=1.0, ge=0, description="weight of stress, in units of its root mean square")
     huber: float = Field(
         default=1.0, gt=0, description="residual, in units of the spread, where the loss turns from square to linear"
     )
