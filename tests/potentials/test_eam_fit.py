@@ -60,6 +60,14 @@ def test_deterministic_and_better_than_a_constant_on_dft_data() -> None:
     assert first.report["train"]["stress_rmse"] is not None
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_no_start_leaves_the_numbers(seed: int) -> None:
+    frames = load_dataset("silica_mini")[:6]
+    rough = EAMSettings(starts=3, seed=seed, stress_weight=1.0, screening_iterations=12, max_iterations=3)
+    report = fit_eam(frames, settings=rough).report
+    assert np.isfinite([*report["start_losses"], *report["loss"]]).all()
+
+
 def test_one_element_one_structure_without_stress() -> None:
     atoms = bulk("Ni", cubic=True) * (2, 2, 2)
     atoms.rattle(0.1, seed=1)

@@ -30,7 +30,10 @@ from pretrain_mlip.structures.io import labels_of
 
 log = logging.getLogger(__name__)
 RIDGE = 1e-4  # pulls what the data do not determine to the starting values
-MARGIN = 4.0  # how far, in ln, a positive parameter may move from its starting value
+MARGIN = 4.0  # how far a parameter may move from its starting value, mostly logarithms
+STEEP_MARGIN = 2.0  # likewise, where more would overflow exponentials
+STEEP = ("log_width", "log_minimum", "log_decay")
+REFUSED = 1e8  # loss of parameters whose energies are not finite: the line search turns back
 
 
 @dataclass
@@ -229,7 +232,7 @@ def _search(
                 eam, small, settings, start, origin, settings.screening_iterations, lambda i, v, n=number: show(n, i, v)
             )
             losses.append(found[0])
-            if np.isfinite(found[0]) and (best is None or found[0] < best[0]):
+            if found[0] < REFUSED and (best is None or found[0] < best[0]):
                 best = (found[0], found[1])
         if best is None:
             raise ComputationError(
@@ -259,6 +262,8 @@ def _descend(
         _set(eam, values)
         eam.zero_grad()
         loss = _loss(eam, problem, settings)
+        if not torch.isfinite(loss):
+            return REFUSED, np.zeros_like(values)
         loss.backward()
         offset = values - origin
         slope = np.concatenate([_gradient(parameter) for parameter in eam.parameters()])
@@ -268,18 +273,26 @@ def _descend(
         history.append(float(intermediate_result.fun))
         report(len(history), history[-1])
 
-    bounds = [(value - MARGIN, value + MARGIN) for value in origin]
-    start = np.clip(start, origin - MARGIN, origin + MARGIN)
+    margin = _margins(eam)
+    low, high = origin - margin, origin + margin
+    start = np.clip(start, low, high)
     found = minimize(
         objective,
         start,
         jac=True,
         method="L-BFGS-B",
-        bounds=bounds,
+        bounds=list(zip(low, high, strict=True)),
         callback=callback,
         options={"maxiter": iterations, "maxcor": 20},
     )
     return float(found.fun), np.array(found.x), history or [float(found.fun)]
+
+
+def _margins(eam: EAM) -> np.ndarray:
+    margins = [
+        np.full(value.numel(), STEEP_MARGIN if name in STEEP else MARGIN) for name, value in eam.named_parameters()
+    ]
+    return np.concatenate(margins)
 
 
 def _gradient(parameter: torch.nn.Parameter) -> np.ndarray:
