@@ -151,6 +151,10 @@ def test_refuses_files(tmp_path: Path) -> None:
     torch.save(build_model("cgcnn", ["O"]), tmp_path / "pickle.pt")  # a pickled class would run code
     with pytest.raises(InputError, match="not a readable checkpoint"):
         PretrainedMLIP.load(tmp_path / "pickle.pt")
+    for content in (b"", b"\x80"):
+        (tmp_path / "odd.pt").write_bytes(content)
+        with pytest.raises(InputError, match=r"odd\.pt: not a readable checkpoint"):
+            PretrainedMLIP.load(tmp_path / "odd.pt")
     save_potential(tmp_path / "good.pt", hard_eam())
     whole = (tmp_path / "good.pt").read_bytes()
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])

@@ -212,3 +212,17 @@ def test_own_data_with_odd_labels(tmp_path: Path) -> None:
     errors = json.loads((run / "results.json").read_text())["errors"]["delta"]["all"]
     assert errors["forces_mae"] > 0
     assert errors.get("stress_mae") is None
+
+
+def test_a_refused_start_can_be_corrected_in_the_same_folder(tmp_path: Path) -> None:
+    text = TINY.replace("source: silica_mini", f"source: {tmp_path / 'absent.extxyz'}")
+    with pytest.raises(InputError, match="absent"):
+        run_pipeline(config(tmp_path / "run", text, strategies=["vanilla"]), until="training")
+    run_pipeline(config(tmp_path / "run", strategies=["vanilla"]), until="training")
+    assert RunFolder(tmp_path / "run").potential("vanilla").exists()
+
+
+def test_a_device_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not available"):
+        run_pipeline(config(tmp_path / "run", device="cuda:99"))
+    assert not (tmp_path / "run").exists()

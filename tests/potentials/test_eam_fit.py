@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from tests.conftest import hard_eam, quartz
+from tests.conftest import STRUCTURES, hard_eam, quartz
 
 from pretrain_mlip import fit_eam
 from pretrain_mlip.calculators.batched import label_structures, predict
@@ -76,6 +76,21 @@ def test_one_element_one_structure_without_stress() -> None:
     (found,) = predict(eam, [atoms])
     assert found.energy == pytest.approx(-5.7 * len(atoms), rel=1e-9)  # one structure: its E0 takes the energy up
     assert eam.report["train"]["stress_rmse"] is None
+
+
+def test_molecules_beside_crystals_with_stress() -> None:
+    frames = label_structures(hard_eam(), [*rattled(4), STRUCTURES["molecule without a cell"], STRUCTURES["slab"]])
+    report = fit_eam(frames, settings=QUICK.model_copy(update={"max_iterations": 10})).report
+    assert report["loss"][-1] < 1e-3  # labels that an EAM made
+    assert report["train"]["stress_rmse"] is not None
+
+
+def test_weights_of_structures_count() -> None:
+    frames = load_dataset("silica_mini")[:8]
+    quick = EAMSettings(starts=1, screening_iterations=5, max_iterations=150, energy_weight=0, stress_weight=0)
+    plain = fit_eam(frames, settings=quick, held_out=frames[:1]).report["held_out"]["forces_rmse"]
+    frames[0].info["config_weight"] = 100.0
+    assert fit_eam(frames, settings=quick, held_out=frames[:1]).report["held_out"]["forces_rmse"] < plain
 
 
 def test_refuses() -> None:

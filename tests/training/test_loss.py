@@ -10,6 +10,7 @@ from torch_geometric.data import Data
 
 from pretrain_mlip import keys
 from pretrain_mlip.graphs.graph import make_batch, make_graph
+from pretrain_mlip.potentials.networks import build_model
 from pretrain_mlip.structures.io import set_labels
 from pretrain_mlip.training.loss import error_sums, weighted_loss
 from pretrain_mlip.training.settings import LossSettings
@@ -45,10 +46,10 @@ def test_loss(kind: str) -> None:
         return 0.5 * value**2 / 0.2 if value < 0.2 else value - 0.1
 
     scale = 2.0
-    energy = (3.0 * cost(9.0 / 9 / scale) + 1.0 * cost(-3.0 / 3 / scale)) / 4.0
-    forces = (27.0 * cost(0.25 / scale) + 3.0 * cost(-0.75 / scale)) / 30.0
+    energy = (3.0 * cost(9.0 / 9 / scale) + 1.0 * cost(-3.0 / 3 / scale)) / 2.0
+    forces = (9 * 3.0 * cost(0.25 / scale) + 3 * 1.0 * cost(-0.75 / scale)) / 12.0
     volume = STRUCTURES["quartz"].get_volume()
-    stress = cost(-0.1 * volume / (9 * scale))  # the molecule has none
+    stress = 3.0 * cost(-0.1 * volume / (9 * scale))  # the molecule has none
     expected = 2.0 * energy + 5.0 * forces + 0.5 * stress
     assert float(weighted_loss(prediction(graph), graph, settings, scale)) == pytest.approx(expected, rel=1e-6)
 
@@ -70,3 +71,21 @@ def test_error_sums() -> None:
     assert sums[keys.ENERGY] == (pytest.approx(1.0 + 1.0), 2)
     assert sums[keys.FORCES] == (pytest.approx(27 * 0.25 + 9 * 0.75), 36)
     assert sums[keys.STRESS] == (pytest.approx(6 * 0.1), 6)
+
+
+def test_gradients_are_finite_where_structures_without_volume_share_a_batch() -> None:
+    """Molecules and slabs beside a crystal with stress, a weight of zero, a stress label that means nothing."""
+    slab = STRUCTURES["slab"].copy()
+    set_labels(slab, 1.0, np.zeros((len(slab), 3)), np.ones(6))
+    crystal, molecule = STRUCTURES["quartz"].copy(), STRUCTURES["molecule without a cell"].copy()
+    set_labels(crystal, 2.0, np.zeros((9, 3)), np.full(6, 0.5))
+    set_labels(molecule, 2.0, np.zeros((3, 3)))
+    molecule.info["config_weight"] = 0.0
+    graph = make_batch([make_graph(atoms, 3.5, labels=True) for atoms in (crystal, molecule, slab)])
+    network = build_model("cgcnn", ["O", "Si"], cutoff=3.5, width=8)
+    loss = weighted_loss(network(graph, create_graph=True), graph, LossSettings(), 1.0)
+    loss.backward()
+    assert bool(torch.isfinite(loss))
+    assert all(bool(torch.isfinite(value.grad).all()) for value in network.parameters() if value.grad is not None)
+    alone = make_batch([make_graph(molecule, 3.5, labels=True)])
+    assert float(weighted_loss(network(alone, create_graph=True), alone, LossSettings(), 1.0)) == 0.0

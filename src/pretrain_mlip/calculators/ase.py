@@ -13,11 +13,22 @@ from torch_geometric.data import Data
 
 from pretrain_mlip import keys
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.graphs.graph import edge_vectors, make_graph
+from pretrain_mlip.graphs.graph import device_named, edge_vectors, make_graph
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, load_potential, potential_from_content
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """A precision of networks.
+
+    Raises:
+        InputError: it is neither float32 nor float64.
+    """
+    if name not in DTYPES:
+        raise InputError(f"dtype '{name}': expected one of {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 class PretrainedMLIP(Calculator):
@@ -59,15 +70,13 @@ class PretrainedMLIP(Calculator):
             InputError: the device or the dtype is not available, or the skin is negative.
         """
         super().__init__(**ase_options)
-        if dtype is not None and dtype not in DTYPES:
-            raise InputError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}")
         if not skin >= 0:
             raise InputError(f"skin {skin} Å: must not be negative")
         self.device = device_named(device)
         self.skin = float(skin)
         self.potential = potential.to(self.device).eval().requires_grad_(False)  # noqa: FBT003
         if dtype is not None:
-            self.potential.set_dtype(DTYPES[dtype])
+            self.potential.set_dtype(dtype_named(dtype))
         self._graph: Data | None = None
         self._built_from: Atoms | None = None
 
@@ -149,19 +158,3 @@ class PretrainedMLIP(Calculator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.potential = potential_from_content(state["potential"]).to(self.device)
-
-
-def device_named(name: str) -> torch.device:
-    """A torch device; "auto" is a GPU where there is one.
-
-    Raises:
-        InputError: the device is not available.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device '{name}' is not available ({str(error).splitlines()[0]})") from error
-    return device

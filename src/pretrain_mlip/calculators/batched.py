@@ -10,10 +10,10 @@ from ase import Atoms
 from torch_geometric.data import Data
 
 from pretrain_mlip import keys
-from pretrain_mlip.calculators.ase import DTYPES, device_named
+from pretrain_mlip.calculators.ase import dtype_named
 from pretrain_mlip.console import track
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.graphs.graph import make_batch, make_graph
+from pretrain_mlip.graphs.graph import device_named, make_batch, make_graph
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.structures.io import Labels, name_of, set_labels
 
@@ -43,7 +43,7 @@ def predict(
     place = device_named(device)
     potential = potential.to(place)
     if dtype is not None:
-        potential.set_dtype(DTYPES[dtype])
+        potential.set_dtype(dtype_named(dtype))
     labels: list[Labels] = []
     for graphs in _batches(potential, frames, description):
         batch = make_batch(graphs).to(str(place))

@@ -40,7 +40,11 @@ class StabilitySettings(Settings):
     replicas: int = Field(default=8, ge=1, description="Runs of each potential.")
     md: MDSettings = Field(default_factory=MDSettings, description="The run that every replica makes.")
     failure: FailureSettings = Field(default_factory=FailureSettings, description="When a replica counts as failed.")
-    seed: int = Field(default=0, ge=0, description="Seed of replica 0; replica k takes seed + k.")
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Seed of replica 0; replica k takes seed + k. A run adds its seed.",
+    )
     workers: int = Field(
         default=1, ge=1, description="Processes, each on one thread; 1 runs everything in this process."
     )

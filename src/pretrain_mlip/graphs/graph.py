@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from pretrain_mlip import keys
+from pretrain_mlip.errors import InputError
 from pretrain_mlip.structures.io import labels_of
 from pretrain_mlip.structures.neighbors import find_pairs
 
@@ -71,10 +72,27 @@ def _labels(atoms: Atoms) -> dict[str, Tensor]:
     found = labels_of(atoms)
     missing = float("nan")
     forces = np.full((len(atoms), 3), missing) if found.forces is None else found.forces
-    stress = np.full(6, missing) if found.stress is None else found.stress
+    # Without three periodic directions there is no volume, and no stress to compare with
+    stress = found.stress if found.stress is not None and atoms.pbc.all() else np.full(6, missing)
     return {
         keys.ENERGY: torch.tensor([missing if found.energy is None else found.energy], dtype=torch.float64),
         keys.FORCES: torch.as_tensor(np.array(forces), dtype=torch.float64),
         keys.STRESS: torch.as_tensor(np.array(stress), dtype=torch.float64)[None],
         keys.CONFIG_WEIGHT: torch.tensor([float(atoms.info.get(keys.CONFIG_WEIGHT, 1.0))], dtype=torch.float64),
     }
+
+
+def device_named(name: str) -> torch.device:
+    """A torch device; "auto" is a GPU where there is one.
+
+    Raises:
+        InputError: the device is not available.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device '{name}' is not available ({str(error).splitlines()[0]})") from error
+    return device

@@ -22,6 +22,7 @@ from pretrain_mlip import console
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import make_folder, sha256, write_text
+from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.keys import CONFIG_TYPE
 from pretrain_mlip.pipeline import preparation, trials
 from pretrain_mlip.pipeline.folder import RunFolder
@@ -59,10 +60,11 @@ def run_pipeline(config: RunConfig, until: Literal["training", "report"] = "repo
         ComputationError: a step failed.
     """
     config = resolved(config)
+    device_named(config.device)  # refused now, not after an hour
     folder = RunFolder(make_folder(config.output))
-    if folder.config.exists():
+    if folder.config.exists() and folder.reference_energies.exists():
         _check_same(folder, config)
-    else:
+    else:  # nothing has been made yet: what an earlier start was refused for may be corrected
         write_text(folder.config, to_yaml(config))
     handler = console.log_to_file(folder.log)
     try:
@@ -146,7 +148,8 @@ class _Run:
         if stability is not None and self.results.survival is None:
             with self._timed("MD"):
                 starts = splits.test or splits.val
-                campaign = stability.model_copy(update={"workers": self.config.workers})
+                workers, seed = max(self.config.workers, stability.workers), self.config.seed + stability.seed
+                campaign = stability.model_copy(update={"workers": workers, "seed": seed})
                 self._add({"survival": trials.survival(self.folder, names, starts, campaign, self.config.device)})
             self._write()
         if rdf is not None and self.results.rdf is None:
@@ -253,6 +256,7 @@ class _Run:
             },
             "seeds": {
                 "run": self.config.seed,
+                "replicas": self.config.seed + (self.config.stability.seed if self.config.stability else 0),
                 "split": self.config.data.split.seed,
                 "eam": self.config.eam.seed,
                 "perturbation": self.config.perturbation.seed,

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 class _Task(NamedTuple):
     run: Path
+    config: RunConfig
     strategy: StrategyName
 
 
@@ -41,7 +42,7 @@ def train_strategies(folder: RunFolder, config: RunConfig) -> list[StrategyName]
     # In this process every training draws its own bar
     with _watched(folder, config, names) if config.workers > 1 else nullcontext():
         for wave in _waves(names):
-            tasks = [_Task(folder.path, name) for name in wave]
+            tasks = [_Task(folder.path, config, name) for name in wave]
             if config.workers == 1:
                 for task in tasks:
                     _train(task)
@@ -102,7 +103,7 @@ def _train(task: _Task) -> None:
     if own_process:
         console.set_up_logging()
     try:
-        train_strategy(folder, folder.read_config(), task.strategy)
+        train_strategy(folder, task.config, task.strategy)
     finally:
         if handler is not None:
             console.stop_logging(handler)

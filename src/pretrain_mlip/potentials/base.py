@@ -127,7 +127,9 @@ class Potential(nn.Module, ABC):
             result[keys.FORCES] = forces_from_gradient(gradient, edge_index, types.shape[0])
             if stress:
                 virial = summed_products(vectors, gradient, edge_index[1], batch, volume.shape[0])
-                result[keys.STRESS] = virial / volume[:, None]
+                periodic = torch.isfinite(volume)[:, None]  # divided before it is chosen, so that gradients stay finite
+                stresses = virial / torch.where(periodic, volume[:, None], torch.inf)
+                result[keys.STRESS] = torch.where(periodic, stresses, torch.nan)
         return result
 
     def set_dtype(self, dtype: torch.dtype) -> None:

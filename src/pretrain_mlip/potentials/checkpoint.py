@@ -18,6 +18,10 @@ from pretrain_mlip.potentials.networks import available_models, build_model
 
 FORMAT = "pretrain-mlip"
 FORMAT_VERSION = 1
+_UNREADABLE = (  # what torch.load raises for files that torch.save did not write
+    *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError),
+    *(RuntimeError, LookupError, TypeError, ValueError),
+)
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -70,9 +74,18 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"{path}: no such file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise InputError(
-            f"{path}: not a readable checkpoint of pretrain-mlip ({str(error).splitlines()[0][:120]})"
+            f"{path}: not a readable checkpoint of pretrain-mlip ({' '.join(str(error).split())[:120]})"
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of pretrain-mlip")
@@ -96,8 +109,8 @@ def potential_from_content(content: dict[str, Any]) -> Potential:
         potential = potential_from_config(content["config"])
         potential.set_dtype(_DTYPES[content["dtype"]])
         potential.load_state_dict(content["state"])
-    except (KeyError, RuntimeError) as error:
-        raise InputError(f"damaged checkpoint ({str(error).splitlines()[0]})") from error
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"damaged checkpoint ({' '.join(str(error).split())[:120]})") from error
     return potential.eval().requires_grad_(False)  # noqa: FBT003
 
 

@@ -115,6 +115,13 @@ def _method(frames: Sequence[Atoms], places: list[int], settings: SplitSettings)
         return settings.method
     if all(SPLIT in frames[n].info for n in places):
         return "given"
+    marked = [n for n in places if SPLIT in frames[n].info]
+    if marked:
+        bare = next(n for n in places if SPLIT not in frames[n].info)
+        raise InputError(
+            f"{name_of(frames[bare], bare)}: no info 'split', but {len(marked)} of {len(places)} frames have one; "
+            "complete it, or choose method=random or method=group"
+        )
     return "group" if any(settings.group_key in frames[n].info for n in places) else "random"
 
 

@@ -29,7 +29,7 @@ from pretrain_mlip import keys
 from pretrain_mlip.console import progress_bar
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.files import make_folder, write_text
-from pretrain_mlip.graphs.graph import make_batch
+from pretrain_mlip.graphs.graph import device_named, make_batch
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, read_checkpoint, write_checkpoint
 from pretrain_mlip.potentials.networks.base import Network
@@ -102,8 +102,13 @@ class Training:
             )
         self.settings, self.folder, self.seed, self.deploy = settings, make_folder(folder), seed, deploy
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+        place = device_named(device)
         double = next(network.parameters()).dtype == torch.float64
-        self.fabric = Fabric(accelerator=device, devices=1, precision="64-true" if double else "32-true")
+        self.fabric = Fabric(
+            accelerator=place.type,
+            devices=1 if place.index is None else [place.index],
+            precision="64-true" if double else "32-true",
+        )
         self.network = network
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -156,7 +161,7 @@ class Training:
         }
         if self.epoch % self.settings.validate_every == 0 or self.epoch == self.settings.epochs:
             row |= self._validate()
-            metric = row[f"val_{self.settings.metric}_mae"]
+            metric = row.get(f"val_{self.settings.metric}_mae", math.nan)
             if metric < self.best:
                 self.best, self.best_epoch = metric, self.epoch
                 network = self.averaged
@@ -167,9 +172,14 @@ class Training:
         row["seconds"] = time.perf_counter() - start
         self.history.append(row)
         patience = self.settings.patience
-        self.finished = self.epoch >= self.settings.epochs or (
-            patience is not None and self.epoch - self.best_epoch >= patience
-        )
+        waited = patience is not None and self.epoch - self.best_epoch >= patience
+        validated = f"val_{self.settings.metric}_mae" in row
+        self.finished = self.epoch >= self.settings.epochs or (waited and validated)
+        if self.finished and not math.isfinite(self.best):
+            raise ComputationError(
+                f"{self.folder}: no validation gave a finite error of the {self.settings.metric}; "
+                "lower learning_rate, or look at the validation structures with 'datasets info'"
+            )
         self._save()
         if self.finished:
             log.info(

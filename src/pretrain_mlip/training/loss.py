@@ -23,18 +23,21 @@ def weighted_loss(prediction: dict[str, Tensor], graph: Data, settings: LossSett
     batch, weight = batch_index(graph), graph[keys.CONFIG_WEIGHT]
     per_atom = 1.0 / (torch.bincount(batch, minlength=graph[keys.ENERGY].shape[0]) * scale)
 
-    def term(name: str, factor: Tensor | float, weight: Tensor) -> Tensor:
+    def term(name: str, factor: Tensor, weight: Tensor) -> Tensor:
         label = graph[name].reshape(weight.shape[0], -1)
         known = (~torch.isnan(label).any(1)).nonzero().squeeze(1)
         if known.numel() == 0:
             return label.new_zeros(())
-        residual = ((prediction[name].reshape(label.shape) - label) * factor).index_select(0, known)
-        weight = weight.index_select(0, known)
-        return (_cost(residual, settings).mean(1) * weight).sum() / weight.sum()
+        # Rows are chosen before any arithmetic: 0 times nan is nan in a gradient too
+        predicted, label = prediction[name].reshape(label.shape).index_select(0, known), label.index_select(0, known)
+        residual = (predicted - label) * factor.index_select(0, known)
+        return (_cost(residual, settings).mean(1) * weight.index_select(0, known)).mean()
 
     loss = settings.energy * term(keys.ENERGY, per_atom[:, None], weight)
     if settings.forces > 0:
-        loss = loss + settings.forces * term(keys.FORCES, 1.0 / scale, weight.index_select(0, batch))
+        loss = loss + settings.forces * term(
+            keys.FORCES, torch.full_like(weight, 1.0 / scale)[batch][:, None], weight.index_select(0, batch)
+        )
     if settings.stress > 0:
         loss = loss + settings.stress * term(keys.STRESS, (graph[keys.VOLUME] * per_atom)[:, None], weight)
     return loss

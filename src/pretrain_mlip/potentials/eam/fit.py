@@ -54,6 +54,7 @@ class _Problem:
     has_forces: Tensor
     stress: Tensor
     has_stress: Tensor
+    weight: Tensor  # (B,) config_weight
     scales: tuple[float, float, float]
 
 
@@ -163,6 +164,7 @@ def _prepare(eam: EAM, frames: Sequence[Atoms]) -> _Problem:
         has_forces=has_forces,
         stress=stress,
         has_stress=has_stress,
+        weight=graph[keys.CONFIG_WEIGHT],
         scales=scales,
     )
 
@@ -175,22 +177,25 @@ def _predict(eam: EAM, problem: _Problem) -> tuple[Tensor, Tensor, Tensor]:
     frames = len(problem.energy)
     virial = summed_products(problem.vectors, gradient, problem.edge_index[1], problem.batch, frames)
     energy = energies.new_zeros(frames).index_add(0, problem.batch, energies) / problem.atoms
-    return energy, forces, virial / problem.volume[:, None]
+    volume = torch.where(torch.isfinite(problem.volume), problem.volume, torch.inf)  # keeps gradients finite
+    return energy, forces, virial / volume[:, None]
 
 
 def _loss(eam: EAM, problem: _Problem, settings: EAMSettings) -> Tensor:
     energy, forces, stress = _predict(eam, problem)
     residual = problem.energy - energy
     residual = residual - problem.composition @ (problem.solver @ residual)  # E0s solved
+    has_forces, has_stress, weight = problem.has_forces, problem.has_stress, problem.weight
+    scales = problem.scales
     terms = (
-        (settings.energy_weight, residual / problem.scales[0]),
-        (settings.forces_weight, (forces - problem.forces)[problem.has_forces] / problem.scales[1]),
-        (settings.stress_weight, (stress - problem.stress)[problem.has_stress] / problem.scales[2]),
+        (settings.energy_weight, residual[:, None] / scales[0], weight),
+        (settings.forces_weight, (forces - problem.forces)[has_forces] / scales[1], weight[problem.batch][has_forces]),
+        (settings.stress_weight, (stress - problem.stress)[has_stress] / scales[2], weight[has_stress]),
     )
     loss = residual.new_zeros(())
-    for weight, values in terms:
-        if weight > 0 and values.numel():
-            loss = loss + weight * _pseudo_huber(values, settings.huber).mean()
+    for share, values, of_frame in terms:
+        if share > 0 and values.numel():
+            loss = loss + share * (_pseudo_huber(values, settings.huber).mean(1) * of_frame).mean()
     return loss
 
 
