@@ -226,3 +226,13 @@ def test_a_device_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not available"):
         run_pipeline(config(tmp_path / "run", device="cuda:99"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"config_type": "gas"}, "there are cristobalite"), ({"equilibration_ps": 9.0}, "leaves nothing")],
+)
+def test_a_wrong_rdf_is_refused_before_anything_is_computed(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run_pipeline(config(tmp_path / "run", rdf=change))
+    assert not RunFolder(tmp_path / "run").eam.exists()

@@ -47,7 +47,13 @@ def md(
         raise InputError(f"{structure}: there is no structure {index}; the file has {len(frames)}")
     calculator = load_calculator(potential, device, dtype)
     result = run_md(
-        frames[index], calculator, settings, failure=FailureSettings(), seed=settings.seed, trajectory=output
+        frames[index],
+        calculator,
+        settings,
+        failure=FailureSettings(),
+        seed=settings.seed,
+        trajectory=output,
+        progress=True,
     )
     if result.failure is not None:
         typer.echo(f"failed after {result.time_ps:.3f} ps: {result.failure.message()}; trajectory: {output}")

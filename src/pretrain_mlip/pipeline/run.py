@@ -108,6 +108,8 @@ class _Run:
         torch.set_num_threads(self.config.threads)
         with self._timed("data"):
             splits = preparation.prepare_data(self.folder, self.config.data)
+            if until == "report" and self.config.rdf is not None and self.results.rdf is None:
+                trials.rdf_structures(splits, self.config.rdf)  # refused now, not after an hour
             self._describe_data(splits)
         with self._timed("EAM"):
             eam = preparation.prepare_eam(self.folder, splits, self.config.eam)

@@ -68,20 +68,38 @@ def survival(
     return section
 
 
-def radial_distributions(
-    folder: RunFolder, names: Sequence[str], splits: Splits, settings: RDFSettings, config: RunConfig
-) -> dict[str, Any]:
-    """Section ``rdf``: one MD run of every potential beside the DFT structures of one kind."""
-    frames = [atoms for part in (splits.test, splits.val, splits.train) for atoms in part if atoms.pbc.all()]
+def rdf_structures(splits: Splits, settings: RDFSettings) -> list[Atoms]:
+    """The DFT structures that MD is compared with, test structures first; none where nothing is periodic.
+
+    Raises:
+        InputError: no periodic structure is of the kind asked for, or equilibration leaves nothing of the run.
+    """
+    if settings.equilibration_ps >= settings.md.duration_ps:
+        raise InputError(
+            f"rdf.equilibration_ps ({settings.equilibration_ps:g}) leaves nothing of rdf.md.duration_ps "
+            f"({settings.md.duration_ps:g})"
+        )
+    parts = (splits.test, splits.val, splits.train)
+    frames = [atoms for part in parts for atoms in part if atoms.pbc.all() and len(atoms) > 1]
     if not frames:
-        return {"description": "no structure is periodic in three directions"}
+        return []
     kinds = Counter(str(atoms.info.get(CONFIG_TYPE, "")) for atoms in frames)
     kind = settings.config_type if settings.config_type is not None else kinds.most_common(1)[0][0]
     if kind not in kinds:
         raise InputError(
             f"rdf.config_type: no periodic structure has config_type '{kind}'; there are {', '.join(sorted(kinds))}"
         )
-    chosen = [atoms for atoms in frames if str(atoms.info.get(CONFIG_TYPE, "")) == kind]
+    return [atoms for atoms in frames if str(atoms.info.get(CONFIG_TYPE, "")) == kind]
+
+
+def radial_distributions(
+    folder: RunFolder, names: Sequence[str], splits: Splits, settings: RDFSettings, config: RunConfig
+) -> dict[str, Any]:
+    """Section ``rdf``: one MD run of every potential beside the DFT structures of one kind."""
+    chosen = rdf_structures(splits, settings)
+    if not chosen:
+        return {"description": "no structure is periodic in three directions"}
+    kind = str(chosen[0].info.get(CONFIG_TYPE, ""))
     reference = radial_distribution(chosen, settings.r_max, settings.bins)
     campaign = StabilitySettings(replicas=1, md=settings.md, seed=config.seed, workers=config.workers)
     calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=config.device) for name in names}
