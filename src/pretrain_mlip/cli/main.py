@@ -20,7 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Reliable machine-learned interatomic potentials: fit an embedded-atom potential (EAM) to DFT data, pretrain "
     "a network on strongly perturbed structures that it labels, finetune on DFT, and see what survives hot MD.",
-    epilog="Example: pretrain-mlip run (the whole method on an embedded silica data set, about seven minutes on two cores).",
+    epilog="Example: pretrain-mlip run (the whole method on an embedded silica data set, about seven minutes).",
 )
 METHOD, POTENTIALS, DATA = "The method", "Potentials at work", "Data"
 app.command(rich_help_panel=METHOD)(run.run)
