@@ -161,3 +161,13 @@ def test_held_out_kinds_are_only_tested_on() -> None:
     assert sum(map(len, splits)) == len(frames)
     with pytest.raises(InputError, match="like 'gas'"):
         split_structures(frames, SplitSettings(hold_out=["gas"]))
+
+
+def test_holding_out_must_not_divide_a_family() -> None:
+    frames = load_dataset("silica_mini")[:12]
+    for atoms in frames:
+        atoms.info["config_type"] = "crystal"
+    frames[3].info["parent"] = frames[5].info["structure_id"]
+    frames[3].info["config_type"] = "copy"
+    with pytest.raises(InputError, match="hold_out separates"):
+        split_structures(frames, SplitSettings(hold_out=["copy"]))

@@ -75,6 +75,7 @@ def split_structures(frames: Sequence[Atoms], settings: SplitSettings | None = N
     method = _method(frames, places, settings)
     logger.info("split of %d frames: %s", len(places), method)
     ranks = {n: _rank(frames[n], settings.seed) for n in [*places, *held_out]}
+    _refuse_divided(frames, places, held_out, ranks)
     sides = _given(frames, places, ranks, settings) if method == "given" else {}
     if method != "given":
         key = settings.group_key if method == "group" else None
@@ -108,6 +109,18 @@ def _held_out(frames: Sequence[Atoms], patterns: Sequence[str]) -> list[int]:
             )
     held = set().union(*matched.values())
     return [n for n, atoms in enumerate(frames) if str(atoms.info.get(CONFIG_TYPE, "")) in held]
+
+
+def _refuse_divided(frames: Sequence[Atoms], places: list[int], held_out: list[int], ranks: dict[int, str]) -> None:
+    """Copies of one parent must not be trained on while others are held out."""
+    held = set(held_out)
+    for family in _families(frames, [*places, *held_out], None, ranks) if held else ():
+        out = [n for n in family if n in held]
+        if 0 < len(out) < len(family):
+            raise InputError(
+                f"{name_of(frames[out[0]], out[0])}: hold_out separates it from its parent or other copies; "
+                "hold out their kinds as well"
+            )
 
 
 def _method(frames: Sequence[Atoms], places: list[int], settings: SplitSettings) -> str:
