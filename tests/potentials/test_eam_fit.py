@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk
 from tests.conftest import STRUCTURES, hard_eam, quartz
@@ -11,6 +12,8 @@ from tests.conftest import STRUCTURES, hard_eam, quartz
 from pretrain_mlip import fit_eam
 from pretrain_mlip.calculators.batched import label_structures, predict
 from pretrain_mlip.errors import InputError
+from pretrain_mlip.potentials.eam import problem as eam_problem
+from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.eam.settings import EAMSettings
 from pretrain_mlip.structures.datasets import load_dataset
 from pretrain_mlip.structures.io import labels_of, set_labels
@@ -102,3 +105,67 @@ def test_refuses() -> None:
     set_labels(far, -1.0, np.zeros((2, 3)))
     with pytest.raises(InputError, match="within the EAM cutoff"):
         fit_eam([far])
+
+
+def isolated(symbol: str, energy: float) -> Atoms:
+    atom = Atoms(symbol, info={"config_type": "IsolatedAtom"})
+    set_labels(atom, energy, None)
+    return atom
+
+
+def test_known_reference_energies_stay() -> None:
+    truth = hard_eam()
+    frames = label_structures(truth, rattled(6))
+    quick = QUICK.model_copy(update={"max_iterations": 20})
+    oxygen, silicon = truth.reference_energies()["O"], truth.reference_energies()["Si"]
+    from_atoms = fit_eam([isolated("Si", silicon), *frames], settings=quick, reference_energies={"O": oxygen})
+    assert from_atoms.reference_energies() == {"O": oxygen, "Si": silicon}
+    (alone,) = predict(from_atoms, [isolated("O", 0.0)])
+    assert alone.energy == pytest.approx(oxygen, abs=1e-12)  # F(0) = 0 and nothing else acts
+    assert from_atoms.report["known_e0"] == {"O": oxygen, "Si": silicon}
+    assert from_atoms.report["train"]["energy_rmse"] < 0.1
+    # One that is known leaves the other to the fit
+    free = fit_eam(frames, settings=quick, reference_energies={"O": oxygen}).reference_energies()
+    assert free["O"] == oxygen
+    assert free["Si"] != silicon
+    with pytest.raises(InputError, match="isolated atoms only"):
+        fit_eam([isolated("Si", silicon)])
+
+
+def test_pairs_that_no_structure_shows_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    frames = []
+    for symbol in ("Ni", "Cu"):
+        atoms = bulk(symbol, cubic=True)
+        set_labels(atoms, -4.0 * len(atoms), np.zeros((len(atoms), 3)))
+        frames.append(atoms)
+    eam = fit_eam(frames, settings=QUICK.model_copy(update={"max_iterations": 2, "screening_iterations": 2}))
+    assert eam.report["unseen_pairs"] == ["Ni-Cu"]
+    assert "no training structure has Ni-Cu within 6 Å" in caplog.text
+
+
+def test_memory_is_bounded_and_the_loss_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = label_structures(hard_eam(), [*rattled(5), STRUCTURES["molecule without a cell"]])
+    eam = EAM(["O", "Si"], 5.0)
+    found = []
+    for edges in (10**9, 1):  # one chunk; a chunk per structure
+        monkeypatch.setattr(eam_problem, "CHUNK_EDGES", edges)
+        eam.zero_grad()
+        problem = eam_problem.Problem(eam, frames)
+        loss = problem.loss(eam, QUICK)
+        loss.backward()
+        found.append((len(problem.chunks), loss.item(), *(value.grad for value in eam.parameters())))
+    (one, loss, *gradients), (many, chunked_loss, *chunked_gradients) = found
+    assert (one, many) == (1, len(frames))
+    assert chunked_loss == pytest.approx(loss, rel=1e-13)  # only the order of sums differs
+    for whole, chunked in zip(gradients, chunked_gradients, strict=True):
+        torch.testing.assert_close(chunked, whole, rtol=1e-10, atol=1e-13)
+
+
+def test_a_structure_of_no_weight_changes_nothing() -> None:
+    frames = label_structures(hard_eam(), rattled(4))
+    odd = rattled(1, seed=7)[0]
+    set_labels(odd, 1e3, np.ones((len(odd), 3)))
+    odd.info["config_weight"] = 0.0
+    eam = EAM(["O", "Si"], 5.0)
+    alone, beside = eam_problem.Problem(eam, frames), eam_problem.Problem(eam, [*frames, odd])
+    torch.testing.assert_close(beside.best_e0(eam), alone.best_e0(eam), rtol=1e-10, atol=1e-10)

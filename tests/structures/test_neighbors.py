@@ -94,3 +94,16 @@ def test_no_atoms() -> None:
     centre, shifts = find_pairs("iS", Atoms(), 5.0)
     assert centre.shape == (0,)
     assert shifts.shape == (0, 3)
+
+
+@pytest.mark.parametrize("pbc", [(False, False, False), (True, False, False), (True, True, False)])
+@pytest.mark.parametrize("away", [1e4, 1e12])
+def test_an_atom_far_away_needs_no_memory_and_changes_nothing(pbc: tuple[bool, ...], away: float) -> None:
+    rng = np.random.default_rng(3)
+    near = Atoms("Si8", positions=rng.uniform(0, 4, (8, 3)), cell=[4.0, 4.5, 5.0], pbc=pbc)
+    far = near + Atoms("O", positions=[[1.0, away if not pbc[1] else 1.0, -away]])
+    for known, found in zip(find_pairs("ijSd", near, 3.0), find_pairs("ijSd", far, 3.0), strict=True):
+        alone = found[: len(known)]  # the atom far away comes last and may see its own images only
+        np.testing.assert_allclose(alone, known, rtol=1e-14)
+    centre, neighbour = find_pairs("ij", far, 3.0)
+    assert all(j == 8 for i, j in zip(centre, neighbour, strict=True) if i == 8)

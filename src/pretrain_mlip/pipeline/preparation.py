@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +63,18 @@ def data_hash(frames: Sequence[Atoms]) -> str:
     return digest.hexdigest()
 
 
-def fit_and_write_eam(train: Sequence[Atoms], held_out: Sequence[Atoms], settings: EAMSettings, folder: Path) -> EAM:
-    """Fit an EAM and write eam.json, the setfl file and eam.png into a folder."""
+def fit_and_write_eam(
+    train: Sequence[Atoms],
+    held_out: Sequence[Atoms],
+    settings: EAMSettings,
+    folder: Path,
+    reference_energies: Mapping[str, float] | None = None,
+) -> EAM:
+    """Fit an EAM and write eam.json, the setfl file and eam.png into a folder; for the arguments see ``fit_eam``."""
     from pretrain_mlip.report.curves import eam_decomposition
     from pretrain_mlip.report.style import save
 
-    eam = fit_eam(train, settings=settings, held_out=held_out)
+    eam = fit_eam(train, settings=settings, held_out=held_out, reference_energies=reference_energies)
     eam.report["data_hash"] = data_hash(train)
     eam.write_setfl(folder / f"eam.eam.{eam.form}")
     save(eam_decomposition(eam_curves(eam)), folder / "eam.png")
@@ -118,10 +124,11 @@ def teacher_of(potential: Potential) -> Teacher:
     return lambda frames: predict(potential, frames, description="asking the teacher")
 
 
-def prepare_eam(folder: RunFolder, splits: Splits, settings: EAMSettings) -> EAM:
+def prepare_eam(folder: RunFolder, splits: Splits, config: RunConfig) -> EAM:
     """Fit the EAM of a run, or read the one that is already there."""
     if not folder.eam.exists():
-        fit_and_write_eam(splits.train, [*splits.val, *splits.test], settings, folder.eam.parent)
+        held_out, given = [*splits.val, *splits.test], config.data.reference_energies
+        fit_and_write_eam(splits.train, held_out, config.eam, folder.eam.parent, given)
     return EAM.load(folder.eam)
 
 

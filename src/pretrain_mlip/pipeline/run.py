@@ -112,7 +112,7 @@ class _Run:
                 trials.rdf_structures(splits, self.config.rdf)  # refused now, not after an hour
             self._describe_data(splits)
         with self._timed("EAM"):
-            eam = preparation.prepare_eam(self.folder, splits, self.config.eam)
+            eam = preparation.prepare_eam(self.folder, splits, self.config)
             self._describe_eam(eam, splits)
         if any(STRATEGIES[name].labels == "eam" for name in with_prerequisites(self.config.strategies)):
             with self._timed("perturbation"):

@@ -34,7 +34,8 @@ def find_pairs(quantities: str, atoms: Atoms, cutoff: Cutoff) -> tuple[np.ndarra
         raise InputError(f"positions of atom {int(np.argwhere(~np.isfinite(positions))[0, 0])} are not finite")
     if not np.isfinite(cell).all():
         raise InputError("the cell is not finite")
-    box, origin = _box(positions, cell, pbc)
+    reach = max(cutoff.values(), default=0.0) if isinstance(cutoff, Mapping) else cutoff
+    positions, box, origin = _box(positions, cell, pbc, reach)
     found = neighbour_list(
         quantities,
         cutoff=dict(cutoff) if isinstance(cutoff, Mapping) else float(cutoff),
@@ -47,10 +48,14 @@ def find_pairs(quantities: str, atoms: Atoms, cutoff: Cutoff) -> tuple[np.ndarra
     return found if isinstance(found, tuple) else (found,)
 
 
-def _box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A full-rank cell and its origin that hold the atoms: periodic rows as given, the others fitted to the atoms.
+def _box(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, reach: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions, a full-rank cell and its origin that holds them: periodic rows as given, the others fitted.
 
-    Where a direction is not periodic its cell vector, if any, says nothing about where atoms may be.
+    Where a direction is not periodic its cell vector, if any, says nothing about where atoms may be. Empty space wider
+    than ``reach`` is narrowed there: no pair reaches across it, and the search needs memory for the space it searches,
+    which an atom that flies away would make endless.
     """
     box = complete_cell(np.where(pbc[:, None], cell, 0.0))
     if not all(cell[axis].any() for axis in np.flatnonzero(pbc)) or abs(np.linalg.det(box)) < 1e-10:
@@ -59,6 +64,13 @@ def _box(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> tuple[np.n
     for axis in np.flatnonzero(~pbc):  # complete_cell made these orthogonal to the periodic ones and to each other
         direction = box[axis] / np.linalg.norm(box[axis])
         along = positions @ direction if len(positions) else np.zeros(1)
+        order = np.argsort(along)
+        excess = np.maximum(np.diff(along[order]) - (reach + 1.0), 0.0)
+        if excess.any():
+            shift = np.zeros(len(positions))
+            shift[order[1:]] = np.cumsum(excess)
+            positions = positions - shift[:, None] * direction
+            along = positions @ direction
         box[axis] = direction * (np.ptp(along) + 2.0)
         origin += direction * (along.min() - 1.0)
-    return box, origin
+    return positions, box, origin

@@ -39,16 +39,26 @@ def fit_reference_energies(frames: Sequence[Atoms], given: Mapping[str, float] |
     Raises:
         InputError: a frame of config_type IsolatedAtom is none, or an element is in no frame with an energy.
     """
-    known = _isolated(frames)
-    for symbol, energy in (given or {}).items():
-        if symbol not in atomic_numbers or not np.isfinite(energy):
-            raise InputError(f"reference energy of '{symbol}': a known element and a finite energy in eV are expected")
-        known[symbol] = float(energy)
+    known = known_reference_energies(frames, given)
     elements = {symbol for atoms in frames for symbol in atoms.symbols}
     unknown = sorted(elements - set(known), key=atomic_numbers.__getitem__)
     if unknown:
         known |= _least_squares(frames, known, unknown)
     return {symbol: known[symbol] for symbol in sorted(known, key=atomic_numbers.__getitem__)}
+
+
+def known_reference_energies(frames: Sequence[Atoms], given: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Reference energies (eV) that need no fit: of isolated atoms among the frames, overridden by those given.
+
+    Raises:
+        InputError: a frame of config_type IsolatedAtom is none, or a given energy is of no element or not finite.
+    """
+    known = _isolated(frames)
+    for symbol, energy in (given or {}).items():
+        if symbol not in atomic_numbers or not np.isfinite(energy):
+            raise InputError(f"reference energy of '{symbol}': a known element and a finite energy in eV are expected")
+        known[symbol] = float(energy)
+    return known
 
 
 def _isolated(frames: Sequence[Atoms]) -> dict[str, float]:
