@@ -69,6 +69,7 @@ def _box(
         if excess.any():
             shift = np.zeros(len(positions))
             shift[order[1:]] = np.cumsum(excess)
+            shift -= shift[order[len(order) // 2]]  # most atoms stay, and keep their digits
             positions = positions - shift[:, None] * direction
             along = positions @ direction
         box[axis] = direction * (np.ptp(along) + 2.0)

@@ -71,7 +71,7 @@ class Problem:
     """Structures with labels, and everything that does not change during a fit."""
 
     def __init__(self, eam: EAM, frames: Sequence[Atoms], known_e0: Mapping[str, float] | None = None) -> None:
-        """Search neighbours within the cutoff of ``eam`` and collect labels; E0s in ``known_e0`` (eV) are not fitted."""
+        """Search neighbours within the cutoff of ``eam`` and collect labels; ``known_e0`` (eV) are not fitted."""
         chunks, labels = [], []
         for graph in (make_batch(part) for part in _parts(frames, eam.cutoff)):
             types = eam.types(graph[keys.ATOMIC_NUMBERS])
