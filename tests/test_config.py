@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
@@ -78,3 +80,20 @@ def test_files_that_are_wrong(text: str, message: str, tmp_path: Path) -> None:
         read_settings(RunConfig, tmp_path / "c.yaml")
     with pytest.raises(InputError, match="no such file"):
         read_settings(RunConfig, tmp_path / "absent.yaml")
+
+
+def test_descriptions_are_written_alike() -> None:
+    """Half a sentence: no capital at the start but of names, no full stop at the end; references print them in rows."""
+    names = ("DFT", "Langevin", "E0", "L-BFGS")
+
+    def check(kind: type[BaseModel], place: str) -> None:
+        for name, field in kind.model_fields.items():
+            words = field.description
+            assert words, f"{place}.{name}: no description"
+            assert words.startswith(names) or not words[0].isupper(), f"{place}.{name}: {words}"
+            assert not words.endswith("."), f"{place}.{name}: {words}"
+            for candidate in (field.annotation, *get_args(field.annotation)):
+                if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                    check(candidate, f"{place}.{name}")
+
+    check(RunConfig, "run")

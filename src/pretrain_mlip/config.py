@@ -53,10 +53,10 @@ class FinetuningSettings(Settings):
 class RDFRun(MDSettings):
     """A Langevin run at constant temperature."""
 
-    temperature: float = Field(default=2000.0, ge=0, description="Temperature at the start in K.")
-    end_temperature: float = Field(default=2000.0, ge=0, description="Temperature at the end in K.")
-    duration_ps: float = Field(default=2.0, gt=0, description="Length of the run in ps.")
-    save_every: int = Field(default=20, ge=1, description="Steps between saved frames.")
+    temperature: float = Field(default=2000.0, ge=0, description="temperature at the start in K")
+    end_temperature: float = Field(default=2000.0, ge=0, description="temperature at the end in K")
+    duration_ps: float = Field(default=2.0, gt=0, description="length of the run in ps")
+    save_every: int = Field(default=20, ge=1, description="steps between saved frames")
 
 
 class RDFSettings(Settings):

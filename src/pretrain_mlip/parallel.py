@@ -7,20 +7,24 @@ import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, TypeVar
 
 from pretrain_mlip.errors import ComputationError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
+    from multiprocessing.connection import Connection
 
 T = TypeVar("T")
 R = TypeVar("R")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def run_in_processes(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[tuple[T, R | Exception]]:
+def run_in_processes(
+    function: Callable[[T], R], tasks: Sequence[T], workers: int
+) -> Generator[tuple[T, R | Exception]]:
     """Apply a function to tasks in single-threaded spawned processes.
 
     Each of ``workers`` threads owns one process: a common pool could not tell which of its tasks killed it.
@@ -32,17 +36,20 @@ def run_in_processes(function: Callable[[T], R], tasks: Sequence[T], workers: in
 
     Yields:
         A task with its result, or with the exception that ended it; ComputationError when its process died. In order
-        of completion.
+        of completion. A caller that closes the generator ends the processes at once, whatever they are at.
 
     Raises:
         InputError: the function raised it; tasks that wait are dropped.
     """
     own = threading.local()
     pools: list[ProcessPoolExecutor] = []
+    listening, alive = Pipe(duplex=False)
 
     def run(task: T) -> R | Exception:
         if getattr(own, "pool", None) is None:
-            own.pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"), initializer=_end_with_parent)
+            own.pool = ProcessPoolExecutor(
+                max_workers=1, mp_context=get_context("spawn"), initializer=_end_with, initargs=(listening,)
+            )
             pools.append(own.pool)
         try:
             return own.pool.submit(function, task).result()
@@ -64,19 +71,19 @@ def run_in_processes(function: Callable[[T], R], tasks: Sequence[T], workers: in
                 future.cancel()  # after an error or an interruption: what has not begun never will
             for pool in pools:
                 pool.shutdown(wait=False, cancel_futures=True)
+            alive.close()
+            listening.close()
 
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, killed for instance: nobody would read its result.
+def _end_with(listening: Connection) -> None:
+    """End this process when the other end of a pipe is closed: its parent wants no result any more, or was killed.
 
     A child that went on would also write into a run that may have been resumed meanwhile.
     """
-    parent = parent_process()
 
     def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
+        wait([listening])  # nothing is ever sent, so this is the end of the pipe
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -140,6 +140,26 @@ def test_fit_eam_and_export(silica: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again.eam.alloy").read_bytes() == (out / "eam.eam.alloy").read_bytes()
 
 
+def test_fit_eam_to_everything_and_labels_by_other_names(tmp_path: Path) -> None:
+    atoms = load_dataset("silica_mini")[0]
+    results = atoms.calc.results
+    atoms.info["dft_energy"], atoms.arrays["dft_forces"] = results["energy"], results["forces"]
+    atoms.calc = None
+    write(tmp_path / "one.extxyz", atoms, format="extxyz")
+    arguments = ("fit-eam", tmp_path / "one.extxyz", "-o", tmp_path / "eam", "starts=1", "max_iterations=3")
+    assert "energy_key=dft_energy" in fails(*arguments)
+    keys = ("--keys", "energy_key=dft_energy", "--keys", "forces_key=dft_forces")
+    assert "validation" in fails(*arguments, *keys)  # one structure cannot be divided
+    text = succeeds(*arguments, *keys, "--all")
+    assert "train" in text
+    assert "held_out" not in text
+    assert "dft_energie" in fails(
+        "evaluate", tmp_path / "eam" / "eam.json", tmp_path / "one.extxyz", "--keys", "energy_key=dft_energie"
+    )
+    assert "all" in succeeds("evaluate", tmp_path / "eam" / "eam.json", tmp_path / "one.extxyz", *keys)
+    assert "energy" in succeeds("datasets", "info", tmp_path / "one.extxyz", *keys)
+
+
 def test_perturb_and_label(silica: Path, eam: Path, tmp_path: Path) -> None:
     succeeds("perturb", silica, "-o", tmp_path / "p.extxyz", "rounds=1", "copies=1", "max_force=null")
     frames = read(tmp_path / "p.extxyz", ":")

@@ -42,7 +42,7 @@ def test_every_outcome_is_recorded_and_nothing_is_lost(workers):
     if workers > 1:  # this one kills the process it runs in
         potentials["exit"] = make_exit
     before = dict(os.environ)
-    results = run_replicas(potentials, START, StabilitySettings(replicas=2, md=MD, workers=workers))
+    results = run_replicas(potentials, START, StabilitySettings(replicas=2, md=MD), workers=workers)
     assert dict(os.environ) == before
     assert {name: [r.outcome for r in found] for name, found in results.items()} == {
         name: ["completed"] * 2 if name == "good" else ["crashed"] * 2 for name in potentials
@@ -53,7 +53,7 @@ def test_every_outcome_is_recorded_and_nothing_is_lost(workers):
 
 
 def test_processes_and_one_process_agree():
-    runs = [run_replicas({"emt": make_emt}, START, StabilitySettings(replicas=2, md=MD, workers=w)) for w in (1, 2)]
+    runs = [run_replicas({"emt": make_emt}, START, StabilitySettings(replicas=2, md=MD), workers=w) for w in (1, 2)]
     for here, there in zip(*(run["emt"] for run in runs), strict=True):
         assert here.to_dict() == there.to_dict()
         np.testing.assert_array_equal(here.frames[-1].positions, there.frames[-1].positions)
@@ -72,7 +72,7 @@ def test_replica_k_starts_the_same_for_every_potential(tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_bad_input_ends_the_campaign(workers):
     with pytest.raises(InputError, match="no such file"):
-        run_replicas({"missing": functools.partial(refuse)}, START, StabilitySettings(md=MD, workers=workers))
+        run_replicas({"missing": functools.partial(refuse)}, START, StabilitySettings(md=MD), workers=workers)
     with pytest.raises(InputError, match="structure"):
         run_replicas({"emt": make_emt}, [], StabilitySettings())
 

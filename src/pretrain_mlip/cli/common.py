@@ -21,16 +21,28 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as cutoff=6 or md.timestep=0.5.", show_default=False),
 ]
 Data = Annotated[str, typer.Argument(metavar="DATA", help="Structures: a file, or the name of an embedded data set.")]
+Keys = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=KEY",
+        help="Names of the labels where they are unusual, such as energy_key=dft_energy; also forces_key, stress_key, "
+        "virials_key. May be repeated.",
+    ),
+]
 Potential = Annotated[Path, typer.Argument(metavar="POTENTIAL", help="A checkpoint (.pt) or eam.json.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU where there is one.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64; the checkpoint's where not given.")]
 
 
-def read_data(source: str, *, require: tuple[str, ...] = ("energy", "forces")) -> list[Atoms]:
-    """Structures from a file, or an embedded data set by name."""
+def read_data(
+    source: str, *, require: tuple[str, ...] = ("energy", "forces"), keys: list[str] | None = None
+) -> list[Atoms]:
+    """Structures from a file, or an embedded data set by name; ``keys`` as ``Keys`` gives them."""
+    from pretrain_mlip.settings import read_settings
     from pretrain_mlip.structures.datasets import read_data as read
+    from pretrain_mlip.structures.labels import LabelKeys
 
-    return read([source], require=require)
+    return read([source], require=require, keys=read_settings(LabelKeys, None, keys or []))
 
 
 def load_calculator(path: Path, device: str, dtype: str | None) -> PretrainedMLIP:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pretrain_mlip.cli.common import OUTPUT, Data, read_data
+from pretrain_mlip.cli.common import OUTPUT, Data, Keys, read_data
 
 app = typer.Typer(
     no_args_is_help=True, help="Embedded and public data sets; what a file holds and whether it is sound."
@@ -31,7 +31,7 @@ def list_command() -> None:
 
 
 @app.command()
-def info(data: Data) -> None:
+def info(data: Data, keys: Keys = None) -> None:
     """What a data set or a file holds, and everything about it that looks wrong.
 
     Example: pretrain-mlip datasets info my.extxyz
@@ -43,7 +43,7 @@ def info(data: Data) -> None:
     if data in DATASETS:
         entry = DATASETS[data]
         typer.echo(f"{entry.name}: {entry.description}\n{entry.provenance}\nLicence: {entry.licence}. {entry.citation}")
-    frames = read_data(data, require=())
+    frames = read_data(data, require=(), keys=keys)
     rows = [
         [name, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)]
         for name, value in summarise(frames).items()

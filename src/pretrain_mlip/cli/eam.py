@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pretrain_mlip.cli.common import OUTPUT, Config, Data, Overrides, read_data
+from pretrain_mlip.cli.common import OUTPUT, Config, Data, Keys, Overrides, read_data
 
 
 def fit_eam(
@@ -18,8 +18,15 @@ def fit_eam(
         typer.Option("--output", "-o", help="Folder for eam.json, the setfl file and eam.png.", rich_help_panel=OUTPUT),
     ] = Path("eam"),
     config: Config = None,
+    keys: Keys = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Fit to every structure; none is held out for the table of errors.")
+    ] = False,
 ) -> None:
     """Fit an embedded-atom potential and write it as eam.json and as setfl tables for LAMMPS.
+
+    Structures of another split than train (info 'split'), or a fifth of them where there is no split, are held out and
+    tell what the fit is worth.
 
     Example: pretrain-mlip fit-eam silica.extxyz -o eam form=fs cutoff=6
     """
@@ -30,7 +37,11 @@ def fit_eam(
     from pretrain_mlip.structures.splits import split_structures
 
     settings = read_settings(EAMSettings, config, overrides or [])
-    splits = split_structures(read_data(data))
-    eam = fit_and_write_eam(splits.train, [*splits.val, *splits.test], settings, output)
+    frames = read_data(data, keys=keys)
+    if everything:
+        eam = fit_and_write_eam(frames, [], settings, output)
+    else:
+        splits = split_structures(frames)
+        eam = fit_and_write_eam(splits.train, [*splits.val, *splits.test], settings, output)
     print_table(eam_table(eam))
     typer.echo(f"written: {', '.join(str(path) for path in sorted(output.iterdir()))}")

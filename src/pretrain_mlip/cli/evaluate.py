@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pretrain_mlip.cli.common import OUTPUT, Data, Device, Dtype, Potential, read_data
+from pretrain_mlip.cli.common import OUTPUT, Data, Device, Dtype, Keys, Potential, read_data
 
 
 def evaluate(
@@ -21,6 +21,7 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     dtype: Dtype = None,
+    keys: Keys = None,
 ) -> None:
     """Errors of a potential against labelled structures: meV/atom, meV/Å, GPa.
 
@@ -33,7 +34,7 @@ def evaluate(
     from pretrain_mlip.validation.errors import error_table, parity, rows_for_display
 
     model = load_potential(potential)
-    frames = [atoms for atoms in read_data(data) if split is None or atoms.info.get("split") == split]
+    frames = [atoms for atoms in read_data(data, keys=keys) if split is None or atoms.info.get("split") == split]
     if not frames:
         raise InputError(f"{data}: no structure with split={split}")
     predicted = predict(model, frames, device=device, dtype=dtype)

@@ -28,6 +28,7 @@ def md(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Trajectory to write (extended XYZ).", rich_help_panel=OUTPUT)
     ] = Path("md.extxyz"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the starting velocities and of the thermostat.")] = 0,
     config: Config = None,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -51,11 +52,12 @@ def md(
         calculator,
         settings,
         failure=FailureSettings(),
-        seed=settings.seed,
+        seed=seed,
         trajectory=output,
         progress=True,
     )
     if result.failure is not None:
-        typer.echo(f"failed after {result.time_ps:.3f} ps: {result.failure.message()}; trajectory: {output}")
+        kept = f"; trajectory: {output}" if result.frames else "; no frame was good, so no trajectory is written"
+        typer.echo(f"failed after {result.time_ps:.3f} ps: {result.failure.message()}{kept}")
         raise typer.Exit(1)
     typer.echo(f"completed {result.time_ps:.3f} ps; trajectory: {output}")

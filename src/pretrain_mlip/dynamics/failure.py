@@ -35,28 +35,28 @@ class FailureSettings(Settings):
 
     not_finite: bool = Field(
         default=True,
-        description="Fail when a position, momentum, force or the energy is not finite: nothing after has meaning.",
+        description="fail when a position, momentum, force or the energy is not finite: nothing after has meaning",
     )
     min_distance_fraction: float | None = Field(
         default=0.5,
         gt=0,
         lt=1,
-        description="Fail when two atoms are closer than this fraction of the sum of their covalent radii. Bonds sit "
-        "near 0.9; DFT liquids of 2000 to 6000 K come as close as 0.64 (Si-O), 0.71 (Ni-Ni) and 0.75 (P-P), so that "
-        "0.5 is reached only by atoms that merge.",
+        description="fail when two atoms are closer than this fraction of the sum of their covalent radii; bonds sit "
+        "near 0.9, DFT liquids of 2000 to 6000 K come as close as 0.64 (Si-O), 0.71 (Ni-Ni) and 0.75 (P-P), so that "
+        "0.5 is reached only by atoms that merge",
     )
     temperature_margin: float | None = Field(
         default=10_000.0,
         gt=0,
-        description="Fail when the kinetic temperature is above the momentary target by more than this (K). At "
+        description="fail when the kinetic temperature is above the momentary target by more than this (K): at "
         "6000 K, 24 atoms fluctuate by 1000 K (one standard deviation); a structure that falls into a hole gains "
-        "10,000 K within a few fs.",
+        "10,000 K within a few fs",
     )
     temperature_jump: float | None = Field(
         default=100.0,
         gt=1,
-        description="Fail when the temperature exceeds both its value at the check before and the target by this "
-        "factor: catches an explosion that starts in a cold run, below the margin.",
+        description="fail when the temperature exceeds both its value at the check before and the target by this "
+        "factor: catches an explosion that starts in a cold run, below the margin",
     )
 
 

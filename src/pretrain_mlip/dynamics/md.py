@@ -35,26 +35,25 @@ RAMP_EVERY = 10  # steps between changes of the target temperature and of the ce
 class MDSettings(Settings):
     """One Langevin run."""
 
-    timestep: float = Field(default=1.0, gt=0, le=10, description="Time step in fs.")
-    duration_ps: float = Field(default=3.0, gt=0, description="Length of the run in ps.")
-    temperature: float = Field(default=300.0, ge=0, description="Temperature at the start in K.")
+    timestep: float = Field(default=1.0, gt=0, le=10, description="time step in fs")
+    duration_ps: float = Field(default=3.0, gt=0, description="length of the run in ps")
+    temperature: float = Field(default=300.0, ge=0, description="temperature at the start in K")
     end_temperature: float = Field(
         default=6000.0,
         ge=0,
-        description="Temperature at the end in K, reached linearly; the same as at the start keeps it constant.",
+        description="temperature at the end in K, reached linearly; the same as at the start keeps it constant",
     )
     friction: float = Field(
-        default=0.01, gt=0, lt=1, description="Langevin friction in 1/fs; 0.01 thermalises within 0.1 ps."
+        default=0.01, gt=0, lt=1, description="Langevin friction in 1/fs; 0.01 thermalises within 0.1 ps"
     )
     volume_factor: float = Field(
         default=1.0,
         gt=0,
         le=10,
-        description="Final over initial volume, reached linearly over the run; 1 keeps the cell.",
+        description="final over initial volume, reached linearly over the run; 1 keeps the cell",
     )
-    check_every: int = Field(default=10, ge=1, description="Steps between checks for failure.")
-    save_every: int = Field(default=100, ge=1, description="Steps between saved frames.")
-    seed: int = Field(default=0, ge=0, description="Seed of the starting velocities and of the thermostat.")
+    check_every: int = Field(default=10, ge=1, description="steps between checks for failure")
+    save_every: int = Field(default=100, ge=1, description="steps between saved frames")
 
     @property
     def steps(self) -> int:
@@ -105,7 +104,7 @@ def run_md(
     settings: MDSettings,
     *,
     failure: FailureSettings | None = None,
-    seed: int | None = None,
+    seed: int = 0,
     trajectory: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> MDRun:
@@ -116,7 +115,7 @@ def run_md(
         calculator: any ASE calculator.
         settings: the run.
         failure: the checks; None takes their defaults.
-        seed: goes before ``settings.seed``.
+        seed: of the starting velocities and of the thermostat.
         trajectory: extxyz file of the good frames. While the run goes on they are appended to ``<trajectory>.part``,
             so that an interrupted run loses none; the final name appears when the run has ended, in failure or not.
         progress: draw a progress bar.
@@ -124,11 +123,8 @@ def run_md(
     Raises:
         InputError: no atoms, or a volume ramp without a three-dimensional cell.
     """
-    if len(atoms) == 0:
-        raise InputError("molecular dynamics: the structure has no atoms")
-    if settings.volume_factor != 1.0 and atoms.cell.rank < 3:
-        raise InputError("molecular dynamics: volume_factor needs a structure with a three-dimensional cell")
-    runner = _Runner(atoms, calculator, settings, failure or FailureSettings(), settings.seed if seed is None else seed)
+    check_start(atoms, settings)
+    runner = _Runner(atoms, calculator, settings, failure or FailureSettings(), seed)
     steps: Iterable[int] = range(settings.steps + 1)
     if progress:
         steps = console.track(range(settings.steps + 1), "MD")
@@ -140,6 +136,18 @@ def run_md(
         run = runner.outcome()
         file.append(run.frames)
     return run
+
+
+def check_start(atoms: Atoms, settings: MDSettings, name: str = "molecular dynamics") -> None:
+    """Refuse a structure that a run cannot start from.
+
+    Raises:
+        InputError: no atoms, or a volume ramp without a three-dimensional cell.
+    """
+    if len(atoms) == 0:
+        raise InputError(f"{name}: the structure has no atoms")
+    if settings.volume_factor != 1.0 and atoms.cell.rank < 3:
+        raise InputError(f"{name}: volume_factor needs a structure with a three-dimensional cell")
 
 
 class _Runner:

@@ -20,10 +20,11 @@ from scipy import stats
 
 from pretrain_mlip import console
 from pretrain_mlip.dynamics.failure import Failure, FailureSettings
-from pretrain_mlip.dynamics.md import MDSettings, Thermo, run_md
+from pretrain_mlip.dynamics.md import MDSettings, Thermo, check_start, run_md
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.parallel import run_in_processes
 from pretrain_mlip.settings import Settings
+from pretrain_mlip.structures.io import name_of
 
 if TYPE_CHECKING:
     import os
@@ -37,16 +38,13 @@ CalculatorFactory = Callable[[], Any]
 class StabilitySettings(Settings):
     """A survival campaign."""
 
-    replicas: int = Field(default=8, ge=1, description="Runs of each potential.")
-    md: MDSettings = Field(default_factory=MDSettings, description="The run that every replica makes.")
-    failure: FailureSettings = Field(default_factory=FailureSettings, description="When a replica counts as failed.")
+    replicas: int = Field(default=8, ge=1, description="runs of each potential")
+    md: MDSettings = Field(default_factory=MDSettings, description="the run that every replica makes")
+    failure: FailureSettings = Field(default_factory=FailureSettings, description="when a replica counts as failed")
     seed: int = Field(
         default=0,
         ge=0,
-        description="Seed of replica 0; replica k takes seed + k. A run adds its seed.",
-    )
-    workers: int = Field(
-        default=1, ge=1, description="Processes, each on one thread; 1 runs everything in this process."
+        description="seed of replica 0; replica k takes seed + k, and a run adds its seed",
     )
 
 
@@ -113,6 +111,7 @@ def run_replicas(
     structures: Sequence[Atoms],
     settings: StabilitySettings,
     *,
+    workers: int = 1,
     trajectories: str | os.PathLike[str] | None = None,
 ) -> dict[str, list[ReplicaResult]]:
     """Run every replica of every potential.
@@ -125,16 +124,17 @@ def run_replicas(
         potentials: name -> callable that makes an ASE calculator.
         structures: starting structures; replica k takes number k modulo their count.
         settings: the campaign.
+        workers: number of processes, each on one thread; 1 runs everything in this one.
         trajectories: folder for one extxyz file per replica, ``<potential>-<replica>.extxyz``.
 
     Returns:
         Results of each potential in order of the replica.
 
     Raises:
-        InputError: no structure, or a potential that cannot be used (a missing file, an unknown element).
+        InputError: no structure or one that no run can start from, or a potential that cannot be used (a missing file,
+            an unknown element).
     """
-    if not structures:
-        raise InputError("stability: no starting structure given")
+    check_starts(structures, settings)
     folder = Path(trajectories) if trajectories is not None else None
     tasks = []
     for replica in range(settings.replicas):  # replicas outermost: an interrupted campaign is still a fair comparison
@@ -143,7 +143,7 @@ def run_replicas(
         for name, factory in potentials.items():
             path = folder / f"{name}-{replica:03d}.extxyz" if folder is not None else None
             tasks.append(_Task(name, factory, replica, index, atoms, settings.seed + replica, settings, path))
-    finished = run_in_processes(_run, tasks, settings.workers) if settings.workers > 1 else _run_here(tasks)
+    finished = run_in_processes(_run, tasks, workers) if workers > 1 else _run_here(tasks)
     results: dict[str, list[ReplicaResult]] = {name: [] for name in potentials}
     for task, result in console.track(finished, "MD replicas", total=len(tasks)):
         if isinstance(result, Exception):
@@ -153,6 +153,18 @@ def run_replicas(
         else:
             results[task.potential].append(result)
     return {name: sorted(found, key=lambda result: result.replica) for name, found in results.items()}
+
+
+def check_starts(structures: Sequence[Atoms], settings: StabilitySettings) -> None:
+    """Refuse structures before anything is computed.
+
+    Raises:
+        InputError: there is none, or a replica could not start from one of them.
+    """
+    if not structures:
+        raise InputError("stability: no starting structure given")
+    for number, atoms in enumerate(structures[: settings.replicas]):
+        check_start(atoms, settings.md, f"stability: {name_of(atoms, number)}")
 
 
 def survival_curve(

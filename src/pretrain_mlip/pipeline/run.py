@@ -20,6 +20,7 @@ import torch
 
 from pretrain_mlip import console
 from pretrain_mlip.config import RunConfig
+from pretrain_mlip.dynamics.survival import check_starts
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import make_folder, sha256, write_text
 from pretrain_mlip.graphs.graph import device_named
@@ -37,6 +38,7 @@ from pretrain_mlip.structures.splits import Splits
 from pretrain_mlip.training.stages import STRATEGIES, with_prerequisites
 
 log = logging.getLogger(__name__)
+TRIALS = {"stability": "survival", "rdf": "rdf"}  # group of settings -> section of the results
 REPORTED_VERSIONS = (
     "pretrain-mlip",
     "torch",
@@ -64,8 +66,7 @@ def run_pipeline(config: RunConfig, until: Literal["training", "report"] = "repo
     folder = RunFolder(make_folder(config.output))
     if folder.config.exists() and folder.reference_energies.exists():
         _check_same(folder, config)
-    else:  # nothing has been made yet: what an earlier start was refused for may be corrected
-        write_text(folder.config, to_yaml(config))
+    write_text(folder.config, to_yaml(config))  # what has not been used yet may be corrected
     handler = console.log_to_file(folder.log)
     try:
         _Run(folder, config).make(until)
@@ -108,8 +109,8 @@ class _Run:
         torch.set_num_threads(self.config.threads)
         with self._timed("data"):
             splits = preparation.prepare_data(self.folder, self.config.data)
-            if until == "report" and self.config.rdf is not None and self.results.rdf is None:
-                trials.rdf_structures(splits, self.config.rdf)  # refused now, not after an hour
+            if until == "report":
+                self._refuse_early(splits)
             self._describe_data(splits)
         with self._timed("EAM"):
             eam = preparation.prepare_eam(self.folder, splits, self.config)
@@ -129,9 +130,17 @@ class _Run:
         if self.results.errors is None:
             self._test(everything, splits, eam)
         self._dynamics(everything, splits)
-        self._add({"provenance": self._provenance()})
+        self._add({"config": self.config.model_dump(mode="json"), "provenance": self._provenance()})
         self._write()
         write_report(self.folder.path)
+
+    def _refuse_early(self, splits: Splits) -> None:
+        """What the last steps would refuse, after an hour."""
+        stability, rdf = self.config.stability, self.config.rdf
+        if rdf is not None and self.results.rdf is None:
+            trials.rdf_structures(splits, rdf)
+        if stability is not None and self.results.survival is None:
+            check_starts(splits.test or splits.val, stability)
 
     def _test(self, everything: list[str], splits: Splits, eam: EAM) -> None:
         with self._timed("tests"):
@@ -150,9 +159,7 @@ class _Run:
         if stability is not None and self.results.survival is None:
             with self._timed("MD"):
                 starts = splits.test or splits.val
-                workers, seed = max(self.config.workers, stability.workers), self.config.seed + stability.seed
-                campaign = stability.model_copy(update={"workers": workers, "seed": seed})
-                self._add({"survival": trials.survival(self.folder, names, starts, campaign, self.config.device)})
+                self._add({"survival": trials.survival(self.folder, names, starts, stability, self.config)})
             self._write()
         if rdf is not None and self.results.rdf is None:
             with self._timed("RDF"):
@@ -177,7 +184,6 @@ class _Run:
                     "config_types": dict(sorted(kinds.items())),
                 },
                 "splits": {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
-                "config": self.config.model_dump(mode="json"),
             }
         )
 
@@ -290,8 +296,10 @@ class _Run:
 
 
 def _check_same(folder: RunFolder, config: RunConfig) -> None:
-    """Refuse to go on with a run under another configuration; workers and the device may change."""
+    """Refuse to go on with a run under another configuration, but for what does not change results or was not used."""
     free = {"output", "workers", "device", "threads"}
+    results = Results.read(folder.path) if (folder.path / FILE_NAME).exists() else None
+    free |= {name for name, section in TRIALS.items() if results is None or getattr(results, section) is None}
     old, new = (_flat(settings.model_dump(mode="json", exclude=free)) for settings in (folder.read_config(), config))
     changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
     if changed:

@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,9 +47,10 @@ def train_strategies(folder: RunFolder, config: RunConfig) -> list[StrategyName]
                 for task in tasks:
                     _train(task)
                 continue
-            for _, outcome in run_in_processes(_train, tasks, config.workers):
-                if isinstance(outcome, Exception):
-                    raise outcome
+            with closing(run_in_processes(_train, tasks, config.workers)) as outcomes:  # one failure ends the others
+                for _, outcome in outcomes:
+                    if isinstance(outcome, Exception):
+                        raise outcome
     return names
 
 

@@ -53,15 +53,20 @@ def dimer_scans(folder: RunFolder, names: Sequence[str], elements: Sequence[str]
 
 
 def survival(
-    folder: RunFolder, names: Sequence[str], structures: Sequence[Atoms], settings: StabilitySettings, device: str
+    folder: RunFolder, names: Sequence[str], structures: Sequence[Atoms], settings: StabilitySettings, config: RunConfig
 ) -> dict[str, Any]:
     """Section ``survival`` (or ``squeeze``): the same replicas for every potential."""
-    calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=device) for name in names}
+    calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=config.device) for name in names}
     section = {}
-    for name, replicas in run_replicas(calculators, structures, settings).items():
-        times, failed = [found.time_ps for found in replicas], [found.outcome != "completed" for found in replicas]
+    settings = settings.model_copy(update={"seed": config.seed + settings.seed})
+    found = run_replicas(calculators, structures, settings, workers=config.workers)
+    for name, replicas in found.items():
+        times, failed = (
+            [replica.time_ps for replica in replicas],
+            [replica.outcome != "completed" for replica in replicas],
+        )
         section[name] = {
-            "replicas": [found.to_dict() for found in replicas],
+            "replicas": [replica.to_dict() for replica in replicas],
             "curve": survival_curve(times, failed),
             "summary": survival_summary(replicas, settings.md.duration_ps),
         }
@@ -101,9 +106,9 @@ def radial_distributions(
         return {"description": "no structure is periodic in three directions"}
     kind = str(chosen[0].info.get(CONFIG_TYPE, ""))
     reference = radial_distribution(chosen, settings.r_max, settings.bins)
-    campaign = StabilitySettings(replicas=1, md=settings.md, seed=config.seed, workers=config.workers)
+    campaign = StabilitySettings(replicas=1, md=settings.md, seed=config.seed)
     calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=config.device) for name in names}
-    found = run_replicas(calculators, chosen[:1], campaign)
+    found = run_replicas(calculators, chosen[:1], campaign, workers=config.workers)
     models, errors = {}, {}
     skipped = int(settings.equilibration_ps * 1000.0 / settings.md.timestep / settings.md.save_every)
     for name, (replica,) in found.items():

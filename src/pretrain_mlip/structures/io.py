@@ -199,7 +199,7 @@ def _refuse_missing(frames: list[Atoms], require: Sequence[str], seen: set[str])
         if not missing:
             continue
         similar = sorted(key for key in seen if label[:5] in key.lower() and not key.startswith("REF_"))
-        hint = f"; does '{similar[0]}' hold it? Then set {label}_key={similar[0]}" if similar else ""
+        hint = f"; does '{similar[0]}' hold it? Then name it: {label}_key={similar[0]}" if similar else ""
         first = name_of(frames[missing[0]], missing[0])
         raise InputError(
             f"{first}: no {label} label ({len(missing)} of {len(frames)} frames have none){hint}; "

@@ -34,11 +34,11 @@ class LabelKeys(Settings):
     """Names under which a file keeps its labels, where these are neither REF_* nor ASE's own."""
 
     energy_key: str | None = Field(
-        default=None, description="Name of the total energy (eV) in the files, e.g. dft_energy"
+        default=None, description="name of the total energy (eV) in the files, e.g. dft_energy"
     )
-    forces_key: str | None = Field(default=None, description="Name of the forces (eV/Å) in the files, e.g. dft_forces")
-    stress_key: str | None = Field(default=None, description="Name of the stress (eV/Å³, ASE's sign) in the files")
-    virials_key: str | None = Field(default=None, description="Name of the virials (eV, -volume * stress) in the files")
+    forces_key: str | None = Field(default=None, description="name of the forces (eV/Å) in the files, e.g. dft_forces")
+    stress_key: str | None = Field(default=None, description="name of the stress (eV/Å³, ASE's sign) in the files")
+    virials_key: str | None = Field(default=None, description="name of the virials (eV, -volume * stress) in the files")
 
     def named(self) -> dict[str, str]:
         """Field name -> key, for the fields that are set."""

@@ -24,27 +24,27 @@ ATTEMPTS_ALONG_BOND = 4
 class PerturbationSettings(Settings):
     """Two-step perturbation: how far, how often, and what is refused."""
 
-    rounds: int = Field(default=3, ge=1, description="Rounds; strains and displacements grow with the round")
-    copies: int = Field(default=2, ge=1, description="Copies per structure and round")
-    min_volume: float = Field(default=0.3, gt=0, le=1, description="Smallest volume in the last round, as a factor")
-    max_volume: float = Field(default=1.5, ge=1, description="Largest volume in the last round, as a factor")
-    shear: float = Field(default=0.05, ge=0, description="Standard deviation of the shear strains in the last round")
-    displacement: float = Field(default=0.25, ge=0, description="Standard deviation (Å) of displacements, last round")
+    rounds: int = Field(default=3, ge=1, description="rounds; strains and displacements grow with the round")
+    copies: int = Field(default=2, ge=1, description="copies per structure and round")
+    min_volume: float = Field(default=0.3, gt=0, le=1, description="smallest volume in the last round, as a factor")
+    max_volume: float = Field(default=1.5, ge=1, description="largest volume in the last round, as a factor")
+    shear: float = Field(default=0.05, ge=0, description="standard deviation of the shear strains in the last round")
+    displacement: float = Field(default=0.25, ge=0, description="standard deviation (Å) of displacements, last round")
     displacement_power: float = Field(
-        default=2.0, ge=0, description="Displacements shrink by (volume factor)^power where a cell is squeezed"
+        default=2.0, ge=0, description="displacements shrink by (volume factor)^power where a cell is squeezed"
     )
-    pair_share: float = Field(default=0.5, ge=0, le=1, description="Share of copies in which a few atoms move a lot")
-    pair_calm: float = Field(default=0.3, ge=0, le=1, description="Strain and displacement of those, as a factor")
-    moves: int = Field(default=2, ge=1, description="Pairs or small groups that move in each of those copies")
-    max_group: int = Field(default=4, ge=2, le=4, description="Largest group (atoms) that moves together")
-    max_distance: float = Field(default=5.0, gt=0, description="Pairs are driven apart up to this distance (Å)")
-    floor_distance: float = Field(default=0.5, gt=0, description="No two atoms come closer than this (Å)")
-    max_force: float | None = Field(default=150.0, gt=0, description="Largest force (eV/Å) on an atom, null for none")
+    pair_share: float = Field(default=0.5, ge=0, le=1, description="share of copies in which a few atoms move a lot")
+    pair_calm: float = Field(default=0.3, ge=0, le=1, description="strain and displacement of those, as a factor")
+    moves: int = Field(default=2, ge=1, description="pairs or small groups that move in each of those copies")
+    max_group: int = Field(default=4, ge=2, le=4, description="largest group (atoms) that moves together")
+    max_distance: float = Field(default=5.0, gt=0, description="pairs are driven apart up to this distance (Å)")
+    floor_distance: float = Field(default=0.5, gt=0, description="no two atoms come closer than this (Å)")
+    max_force: float | None = Field(default=150.0, gt=0, description="largest force (eV/Å) on an atom, null for none")
     max_energy_per_atom: float | None = Field(
-        default=15.0, gt=0, description="Largest energy above the parent (eV/atom), null for none"
+        default=15.0, gt=0, description="largest energy above the parent (eV/atom), null for none"
     )
-    max_tries: int = Field(default=6, ge=1, description="Draws per copy before it is given up")
-    seed: int = Field(default=0, ge=0, description="Seed; a copy depends on it, its parent, round and number only")
+    max_tries: int = Field(default=6, ge=1, description="draws per copy before it is given up")
+    seed: int = Field(default=0, ge=0, description="seed; a copy depends on it, its parent, round and number only")
 
 
 PairLimits = Mapping[tuple[int, int], float]  # atomic numbers (low, high) -> shortest distance to aim at, Å

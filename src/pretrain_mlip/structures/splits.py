@@ -34,18 +34,18 @@ class SplitSettings(Settings):
         "auto: given where every frame has a split, else group where a frame has the key, else random",
     )
     group_key: str = Field(default=PARENT, description="info key whose equal values stay together (group)")
-    train: float = Field(default=0.8, gt=0, description="Share of training frames; shares are divided by their sum")
-    val: float = Field(default=0.1, gt=0, description="Share of validation frames")
-    test: float = Field(default=0.1, ge=0, description="Share of test frames")
-    seed: int = Field(default=0, ge=0, description="Seed of the choice; it does not depend on the order of the frames")
+    train: float = Field(default=0.8, gt=0, description="share of training frames; shares are divided by their sum")
+    val: float = Field(default=0.1, gt=0, description="share of validation frames")
+    test: float = Field(default=0.1, ge=0, description="share of test frames")
+    seed: int = Field(default=0, ge=0, description="seed of the choice; it does not depend on the order of the frames")
     hold_out: list[str] = Field(
         default=[],
         description="kinds (config_type, with * and ?) that are only tested on, whatever the method: what a potential "
         "makes of structures unlike those it was trained on",
     )
-    n_train: int | None = Field(default=None, ge=1, description="At most this many training frames, chosen by the seed")
-    n_val: int | None = Field(default=None, ge=1, description="At most this many validation frames")
-    n_test: int | None = Field(default=None, ge=0, description="At most this many test frames")
+    n_train: int | None = Field(default=None, ge=1, description="at most this many training frames, chosen by the seed")
+    n_val: int | None = Field(default=None, ge=1, description="at most this many validation frames")
+    n_test: int | None = Field(default=None, ge=0, description="at most this many test frames")
 
 
 class Splits(NamedTuple):
@@ -228,14 +228,15 @@ def _divide(
 
 
 def _check_elements(frames: Sequence[Atoms], chosen: dict[str, list[int]]) -> None:
-    known = {symbol for n in chosen["train"] for symbol in frames[n].symbols}
+    bound = [n for n in chosen["train"] if frames[n].info.get(CONFIG_TYPE) != ISOLATED_ATOM]
+    known = {symbol for n in bound for symbol in frames[n].symbols}
     for side in ("val", "test"):
         for n in chosen[side]:
             unknown = sorted(set(frames[n].symbols) - known)
             if unknown:
                 raise InputError(
-                    f"{name_of(frames[n], n)}: element {unknown[0]} is in the {side} set but in no training frame; "
-                    "add training frames with it, or remove this frame"
+                    f"{name_of(frames[n], n)}: element {unknown[0]} is in the {side} set but in no training frame "
+                    "(isolated atoms do not count); add training frames with it, or remove this frame"
                 )
 
 
