@@ -23,7 +23,7 @@ from pretrain_mlip.pipeline.run import resume_pipeline, run_pipeline
 from pretrain_mlip.report.results import Results
 from pretrain_mlip.settings import read_settings, to_yaml
 from pretrain_mlip.structures.datasets import load_dataset
-from pretrain_mlip.structures.io import read_structures
+from pretrain_mlip.structures.io import read_structures, set_labels, write_structures
 
 TINY = """
 data: {source: silica_mini, split: {n_train: 8, n_val: 3, n_test: 3}}
@@ -177,6 +177,33 @@ def test_killed_at_any_moment(finished: Path, tmp_path: Path) -> None:
 def test_refuses_another_configuration_in_the_same_folder(finished: Path) -> None:
     with pytest.raises(InputError, match=r"training\.epochs was 4, is 5"):
         run_pipeline(config(finished, TINY.replace("epochs: 4", "epochs: 5")))
+
+
+def test_md_settings_may_be_corrected_until_they_are_used(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    plain = {"strategies": ["vanilla"], "rdf": None}
+    run_pipeline(config(run, **plain), until="training")
+    longer = {"replicas": 3, "md": {"duration_ps": 0.02}}
+    run_pipeline(config(run, **plain, stability=longer))
+    results = Results.read(run)
+    assert {found.summary.replicas for found in (results.survival or {}).values()} == {3}
+    assert (results.config or {})["stability"]["replicas"] == 3
+    assert read_settings(RunConfig, run / "config.yaml").stability == config(run, stability=longer).stability
+    with pytest.raises(InputError, match=r"stability\.replicas was 3, is 2"):
+        run_pipeline(config(run, **plain))
+
+
+def test_what_md_would_refuse_is_refused_before_training(tmp_path: Path) -> None:
+    frames = load_dataset("silica_mini")[:14]
+    for atoms in frames:
+        results = {name: atoms.calc.results[name] for name in ("energy", "forces")}
+        atoms.pbc, atoms.cell = False, None
+        set_labels(atoms, results["energy"], results["forces"])
+    write_structures(tmp_path / "clusters.extxyz", frames)
+    squeeze = {"md": {"duration_ps": 0.03, "volume_factor": 0.5}}
+    with pytest.raises(InputError, match="three-dimensional cell"):
+        run_pipeline(config(tmp_path / "run", data=str(tmp_path / "clusters.extxyz"), stability=squeeze))
+    assert not (tmp_path / "run" / "eam").exists()
 
 
 def test_refuses_a_folder_without_a_run(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from pretrain_mlip.structures.io import labels_of
 from pretrain_mlip.structures.reference_energies import known_reference_energies
 
 log = logging.getLogger(__name__)
-RIDGE = 1e-4  # pulls what the data do not determine to the starting values
 MARGIN = 4.0  # how far a parameter may move from its starting value, mostly logarithms
 STEEP_MARGIN = 2.0  # likewise, where more would overflow exponentials
 STEEP = ("log_width", "log_minimum", "log_decay")
@@ -171,6 +170,8 @@ def _descend(
 ) -> tuple[float, np.ndarray, list[float]]:
     """L-BFGS-B from one start: loss, parameters, loss after every iteration."""
     history: list[float] = []
+    # The labels' terms are means over structures; a prior weighs less the more of them there are
+    prior = settings.prior / len(problem.energy)
 
     def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
         _set(eam, values)
@@ -181,7 +182,7 @@ def _descend(
         loss.backward()
         offset = values - origin
         slope = np.concatenate([_gradient(parameter) for parameter in eam.parameters()])
-        return loss.item() + RIDGE * float(offset @ offset), slope + 2.0 * RIDGE * offset
+        return loss.item() + prior * float(offset @ offset), slope + 2.0 * prior * offset
 
     def callback(intermediate_result: Any) -> None:
         history.append(float(intermediate_result.fun))

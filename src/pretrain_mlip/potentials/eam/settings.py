@@ -16,11 +16,17 @@ class EAMSettings(Settings):
         default="alloy", description="density per source element (setfl eam/alloy), or per source and centre (eam/fs)"
     )
     cutoff: float = Field(default=8.0, gt=0, description="cutoff, Å")
-    energy_weight: float = Field(default=1.0, ge=0, description="weight of energies per atom, in units of their spread")
+    energy_weight: float = Field(default=0.2, ge=0, description="weight of energies per atom, in units of their spread")
     forces_weight: float = Field(default=1.0, ge=0, description="weight of forces, in units of their root mean square")
     stress_weight: float = Field(default=1.0, ge=0, description="weight of stress, in units of its root mean square")
     huber: float = Field(
         default=1.0, gt=0, description="residual, in units of the spread, where the loss turns from square to linear"
+    )
+    prior: float = Field(
+        default=0.02,
+        ge=0,
+        description="weight of the starting values against the labels, in structures: what few structures do not "
+        "determine stays near them",
     )
     starts: int = Field(default=4, ge=1, description="number of random starts")
     screening_frames: int = Field(default=24, ge=1, description="frames on which the starts are compared")
