@@ -12,6 +12,8 @@ from pydantic import BaseModel
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.settings import read_settings, to_yaml
+from pretrain_mlip.structures.datasets import load_dataset
+from pretrain_mlip.structures.splits import split_structures
 
 
 def test_partial_override_keeps_the_other_defaults_of_its_group() -> None:
@@ -38,12 +40,15 @@ def test_examples_are_valid(name: str) -> None:
     assert config.data.split.n_train == 300
 
 
-def test_the_demonstration_trains_on_nothing_hot_or_strained() -> None:
+def test_the_demonstration_trains_on_nothing_hotter_than_2000_kelvin_or_strained() -> None:
     with as_file(files("pretrain_mlip") / "data" / "demo.yaml") as path:
         config = read_settings(RunConfig, path, ["training.epochs=7"])
     assert config.training.epochs == 7
     assert config.data.source == ["silica_mini"]
-    assert "melt_*" in config.data.split.hold_out
+    splits = split_structures(load_dataset("silica_mini"), config.data.split)
+    trained = {str(atoms.info["config_type"]) for atoms in [*splits.train, *splits.val]}
+    assert trained == {f"cristobalite_{kelvin}K" for kelvin in (300, 1000, 2000)} | {"glass_500K", "melt_2000K"}
+    assert len(splits.test) > len(splits.train)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ class EAMSettings(Settings):
         default="alloy", description="density per source element (setfl eam/alloy), or per source and centre (eam/fs)"
     )
     cutoff: float = Field(default=8.0, gt=0, description="cutoff, Å")
-    energy_weight: float = Field(default=0.2, ge=0, description="weight of energies per atom, in units of their spread")
+    energy_weight: float = Field(default=1.0, ge=0, description="weight of energies per atom, in units of their spread")
     forces_weight: float = Field(default=1.0, ge=0, description="weight of forces, in units of their root mean square")
     stress_weight: float = Field(default=1.0, ge=0, description="weight of stress, in units of its root mean square")
     huber: float = Field(
