@@ -17,21 +17,13 @@ from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.networks import available_models, build_model
 
 ELEMENTS = ["O", "Si"]
+# Larger real data, for the tests that want some
+DATA_FOLDER = Path(os.environ.get("PRETRAIN_MLIP_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)  # tests run in several processes, and small tensors gain nothing from more
-
-
-@pytest.fixture(scope="session")
-def data_folder() -> Path:
-    """Larger real data, where there is some."""
-    default = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("PRETRAIN_MLIP_DATA", default))
-    if not folder.is_dir():
-        pytest.skip("no folder with larger data sets; set PRETRAIN_MLIP_DATA")
-    return folder
 
 
 def quartz() -> Atoms:

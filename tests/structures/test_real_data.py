@@ -1,16 +1,13 @@
-import os
-from pathlib import Path
-
 import pytest
+from tests.conftest import DATA_FOLDER
 
 from pretrain_mlip.structures.checks import check_structures, summarise
 from pretrain_mlip.structures.io import read_structures
 
-FOLDER = Path(os.environ.get("PRETRAIN_MLIP_DATA", Path(__file__).parents[3] / "shared" / "data"))
-FILES = sorted(FOLDER.glob("*.extxyz*")) if FOLDER.is_dir() else []
+FILES = sorted(DATA_FOLDER.glob("*.extxyz*"))
 
 
-@pytest.mark.skipif(not FILES, reason="no data in PRETRAIN_MLIP_DATA")
+@pytest.mark.skipif(not FILES, reason="no folder with larger data sets; set PRETRAIN_MLIP_DATA")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_real_data_are_read_and_have_no_errors(path):
     frames = read_structures(path)
