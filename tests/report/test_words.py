@@ -56,3 +56,10 @@ def test_nothing_to_compare_says_nothing():
     empty = {"errors": None, "survival": None}
     assert words.verdict(empty) == []
     assert words.protagonists({"eam": {}, "vanilla": {}}) is None
+
+
+def test_learning_says_whose_validation_frames_are_not_dft():
+    learning = RESULTS["learning"]
+    assert "Those of pretrain are perturbed structures with labels of the EAM." in words.learning_caption(learning)
+    dft_alone = {name: entry for name, entry in learning.items() if name != "pretrain"}
+    assert "EAM" not in words.learning_caption(dft_alone).split("meV/Å.")[-1]

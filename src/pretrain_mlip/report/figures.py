@@ -142,7 +142,8 @@ def _learning_line(axes: Axes, entry: Data, key: str, model: str, *, by_steps: b
     if y.size == 0 or not np.isfinite(y).any():
         return
     if by_steps and not (x.size and x.any()):
-        axes.axhline(y[np.isfinite(y)][-1], **line(model))
+        label = f"{display_name(model)} (last, on labels of the EAM)"
+        axes.axhline(y[np.isfinite(y)][-1], **(line(model) | {"label": label}))
     else:
         axes.plot(x, y, **line(model))
 

@@ -139,7 +139,11 @@ def learning_caption(section: Data) -> str:
                 f"{display_name(model)} starts at {number(float(values[np.isfinite(values)][0]))} and reaches "
                 f"{number(float(np.nanmin(values)))} meV/Å."
             )
-    return " ".join([*sentences, "Validation frames are DFT for every model."])
+    taught = [name for name in ordered(section) if not array(section[name]["dft_steps"]).any()]
+    sentences.append("Validation frames are DFT structures.")
+    if taught and len(taught) < len(section):
+        sentences.append(f"Those of {names(taught)} are perturbed structures with labels of the EAM.")
+    return " ".join(sentences)
 
 
 def dimers_caption(metrics: Data | None) -> str:
