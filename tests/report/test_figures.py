@@ -51,7 +51,7 @@ def test_dimers_mark_the_closest_distance_of_the_data():
 
 def test_what_was_only_pretrained_is_a_level_in_the_learning_curves():
     figure = figures.learning(RESULTS["learning"])
-    level = next(line for line in figure.axes[0].lines if line.get_label() == "pretrain")
+    level = next(line for line in figure.axes[0].lines if line.get_label() == "pretrain (last, on labels of the EAM)")
     assert len(set(level.get_ydata())) == 1
 
 

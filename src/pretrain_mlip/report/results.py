@@ -117,12 +117,8 @@ class Learning(Section):
     step: Numbers = Field(default_factory=list, description="Optimiser steps.")
     dft_steps: Numbers = Field(default_factory=list, description="Gradient steps on DFT data; 0 while pretraining.")
     train_loss: Numbers = Field(default_factory=list)
-    val_energy_mae: Numbers = Field(
-        default_factory=list, description="meV/atom, validation frames with the labels trained on."
-    )
-    val_forces_mae: Numbers = Field(
-        default_factory=list, description="meV/Å, validation frames with the labels trained on."
-    )
+    val_energy_mae: Numbers = Field(default_factory=list, description="meV/atom, on labels as trained on.")
+    val_forces_mae: Numbers = Field(default_factory=list, description="meV/Å, on labels as trained on.")
     learning_rate: Numbers = Field(default_factory=list)
 
 
