@@ -138,8 +138,11 @@ def test_pairs_that_no_structure_shows_are_named(caplog: pytest.LogCaptureFixtur
         atoms = bulk(symbol, cubic=True)
         set_labels(atoms, -4.0 * len(atoms), np.zeros((len(atoms), 3)))
         frames.append(atoms)
-    eam = fit_eam(frames, settings=QUICK.model_copy(update={"max_iterations": 2, "screening_iterations": 2}))
+    eam = fit_eam(frames, settings=QUICK.model_copy(update={"starts": 3, "seed": 2, "max_iterations": 2}))
     assert eam.report["unseen_pairs"] == ["Ni-Cu"]
+    untouched, pair = EAM(["Ni", "Cu"], QUICK.cutoff), eam.pair_number(0, 1)
+    for name in ("log_depth", "log_width", "log_minimum"):  # whatever start was the best
+        assert getattr(eam, name)[pair] == getattr(untouched, name)[pair]
     assert "no training structure has Ni-Cu within 6 Å" in caplog.text
 
 

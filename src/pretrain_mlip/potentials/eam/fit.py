@@ -139,8 +139,11 @@ def _search(
         def show(number: int, iteration: int, loss: float) -> None:
             bar.update(task, completed=number * settings.screening_iterations + iteration, note=f"loss {loss:.4f}")
 
+        # What no label depends on, a pair that no structure shows, stays exactly where it is
+        loss, slope = _loss_and_slope(eam, problem, settings)
+        depends = (slope != 0.0) | (not np.isfinite(loss))
         for number in range(settings.starts):
-            start = origin + (0.4 * rng.standard_normal(len(origin)) if number else 0.0)
+            start = origin + (0.4 * rng.standard_normal(len(origin)) * depends if number else 0.0)
             found = _descend(
                 eam, small, settings, start, origin, settings.screening_iterations, lambda i, v, n=number: show(n, i, v)
             )
@@ -175,14 +178,11 @@ def _descend(
 
     def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
         _set(eam, values)
-        eam.zero_grad()
-        loss = problem.loss(eam, settings)
-        if not torch.isfinite(loss):
+        loss, slope = _loss_and_slope(eam, problem, settings)
+        if not np.isfinite(loss):
             return REFUSED, np.zeros_like(values)
-        loss.backward()
         offset = values - origin
-        slope = np.concatenate([_gradient(parameter) for parameter in eam.parameters()])
-        return loss.item() + prior * float(offset @ offset), slope + 2.0 * prior * offset
+        return loss + prior * float(offset @ offset), slope + 2.0 * prior * offset
 
     def callback(intermediate_result: Any) -> None:
         history.append(float(intermediate_result.fun))
@@ -201,6 +201,15 @@ def _descend(
         options={"maxiter": iterations, "maxcor": 20},
     )
     return float(found.fun), np.array(found.x), history or [float(found.fun)]
+
+
+def _loss_and_slope(eam: EAM, problem: Problem, settings: EAMSettings) -> tuple[float, np.ndarray]:
+    """The loss without the prior, and its derivative by the parameters; zeros where it is not finite."""
+    eam.zero_grad()
+    loss = problem.loss(eam, settings)
+    if torch.isfinite(loss):
+        loss.backward()
+    return loss.item(), np.concatenate([_gradient(parameter) for parameter in eam.parameters()])
 
 
 def _margins(eam: EAM) -> np.ndarray:
