@@ -149,7 +149,7 @@ def test_fit_eam_to_everything_and_labels_by_other_names(tmp_path: Path) -> None
     arguments = ("fit-eam", tmp_path / "one.extxyz", "-o", tmp_path / "eam", "starts=1", "max_iterations=3")
     assert "energy_key=dft_energy" in fails(*arguments)
     keys = ("--keys", "energy_key=dft_energy", "--keys", "forces_key=dft_forces")
-    assert "validation" in fails(*arguments, *keys)  # one structure cannot be divided
+    assert "--all" in fails(*arguments, *keys)  # one structure cannot be divided
     text = succeeds(*arguments, *keys, "--all")
     assert "train" in text
     assert "held_out" not in text
@@ -158,6 +158,21 @@ def test_fit_eam_to_everything_and_labels_by_other_names(tmp_path: Path) -> None
     )
     assert "all" in succeeds("evaluate", tmp_path / "eam" / "eam.json", tmp_path / "one.extxyz", *keys)
     assert "energy" in succeeds("datasets", "info", tmp_path / "one.extxyz", *keys)
+
+
+def test_a_fit_leaves_no_table_of_another(silica: Path, tmp_path: Path) -> None:
+    quick = ("starts=1", "max_iterations=3", "screening_iterations=2", "-o", tmp_path / "eam")
+    succeeds("fit-eam", silica, *quick)
+    text = succeeds("fit-eam", silica, *quick, "form=fs")
+    assert {path.name for path in (tmp_path / "eam").iterdir()} == {"eam.json", "eam.eam.fs", "eam.png"}
+    assert "alloy" not in text.split("written:")[1]
+
+
+def test_options_that_make_no_sense(silica: Path, eam: Path) -> None:
+    assert "r_max" in fails("rdf", silica, "--r-max", "-1")
+    assert "r_max" in fails("rdf", silica, "--r-max", "nan")
+    assert "bins" in fails("rdf", silica, "--bins", "0")
+    assert "'foo'" in fails("evaluate", eam, silica, "--by", "foo")
 
 
 def test_perturb_and_label(silica: Path, eam: Path, tmp_path: Path) -> None:

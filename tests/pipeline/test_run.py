@@ -130,9 +130,13 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 def test_finished_run_is_not_made_again_but_reported(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.pt")}
+    first = Results.read(finished)
     (finished / "report.html").unlink()
     resume_pipeline(finished)
     assert (finished / "report.html").exists()
+    again = Results.read(finished)
+    assert again.provenance == first.provenance
+    assert (again.timings or {})["training"] == pytest.approx((first.timings or {})["training"], abs=0.5)
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.pt")} == before
 
 

@@ -101,6 +101,10 @@ def test_refuses() -> None:
         fit_eam([])
     with pytest.raises(InputError, match="needs energy and forces"):
         fit_eam([quartz()])
+    weightless = label_structures(hard_eam(), rattled(1))
+    weightless[0].info["config_weight"] = 0.0
+    with pytest.raises(InputError, match="config_weight is 0"):
+        fit_eam(weightless)
     far = Atoms("Si2", positions=[[0, 0, 0], [20, 0, 0]])
     set_labels(far, -1.0, np.zeros((2, 3)))
     with pytest.raises(InputError, match="within the EAM cutoff"):

@@ -63,3 +63,4 @@ def test_learning_says_whose_validation_frames_are_not_dft():
     assert "Those of pretrain are perturbed structures with labels of the EAM." in words.learning_caption(learning)
     dft_alone = {name: entry for name, entry in learning.items() if name != "pretrain"}
     assert "EAM" not in words.learning_caption(dft_alone).split("meV/Å.")[-1]
+    assert "DFT" not in words.learning_caption({"pretrain": learning["pretrain"]})

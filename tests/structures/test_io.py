@@ -244,7 +244,7 @@ def test_bad_labels_are_refused_by_name(change, message):
 
 def test_missing_label_suggests_a_key():
     atoms = Atoms("Cu", info={"config_type": "x", "dft_energy": 1.0})
-    with pytest.raises(InputError, match=r"does 'dft_energy' hold it. Then name it: energy_key=dft_energy"):
+    with pytest.raises(InputError, match=r"does 'dft_energy' hold it. Then name it: --keys energy_key=dft_energy"):
         read_structures(atoms)
 
 

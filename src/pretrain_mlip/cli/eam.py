@@ -31,6 +31,7 @@ def fit_eam(
     Example: pretrain-mlip fit-eam silica.extxyz -o eam form=fs cutoff=6
     """
     from pretrain_mlip.console import print_table
+    from pretrain_mlip.errors import InputError
     from pretrain_mlip.pipeline.preparation import eam_table, fit_and_write_eam
     from pretrain_mlip.potentials.eam.settings import EAMSettings
     from pretrain_mlip.settings import read_settings
@@ -41,7 +42,11 @@ def fit_eam(
     if everything:
         eam = fit_and_write_eam(frames, [], settings, output)
     else:
-        splits = split_structures(frames)
+        try:
+            splits = split_structures(frames)
+        except InputError as error:
+            raise InputError(f"{error}; or fit to all structures with --all") from None
         eam = fit_and_write_eam(splits.train, [*splits.val, *splits.test], settings, output)
     print_table(eam_table(eam))
-    typer.echo(f"written: {', '.join(str(path) for path in sorted(output.iterdir()))}")
+    written = (output / name for name in ("eam.json", f"eam.eam.{eam.form}", "eam.png"))
+    typer.echo(f"written: {', '.join(str(path) for path in written)}")

@@ -37,6 +37,8 @@ def evaluate(
     frames = [atoms for atoms in read_data(data, keys=keys) if split is None or atoms.info.get("split") == split]
     if not frames:
         raise InputError(f"{data}: no structure with split={split}")
+    if by != "config_type" and not any(by in atoms.info for atoms in frames):
+        raise InputError(f"{data}: no structure has the info key '{by}' to list errors by")
     predicted = predict(model, frames, device=device, dtype=dtype)
     errors = error_table(frames, predicted, by)
     columns, rows = rows_for_display(errors)

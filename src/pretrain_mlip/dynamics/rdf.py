@@ -62,8 +62,11 @@ def radial_distribution(
         pairs: pairs to keep, such as "Si-O" in any order; None keeps all.
 
     Raises:
-        InputError: no frame, a frame that is not periodic in three directions, or a pair that no frame has.
+        InputError: r_max or bins that make no sense, no frame, a frame that is not periodic in three directions, or a
+            pair that no frame has.
     """
+    if not 0.0 < r_max < np.inf or bins < 1:
+        raise InputError(f"radial distribution: r_max {r_max:g} Å with {bins} bins; both must be positive and finite")
     edges = np.linspace(0.0, r_max, bins + 1)
     shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
     totals: list[np.ndarray] = []

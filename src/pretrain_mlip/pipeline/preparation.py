@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from ase import Atoms
@@ -14,12 +15,12 @@ from rich.table import Table
 from pretrain_mlip.calculators.batched import label_structures, predict
 from pretrain_mlip.config import DataSettings, RunConfig
 from pretrain_mlip.console import table
-from pretrain_mlip.files import read_json, write_json
+from pretrain_mlip.files import make_folder, read_json, write_json
 from pretrain_mlip.keys import SPLITS
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.potentials.eam.fit import fit_eam
-from pretrain_mlip.potentials.eam.form import EAM
+from pretrain_mlip.potentials.eam.form import EAM, Form
 from pretrain_mlip.potentials.eam.settings import EAMSettings
 from pretrain_mlip.structures.checks import check_structures, raise_on_errors
 from pretrain_mlip.structures.datasets import read_data
@@ -74,8 +75,11 @@ def fit_and_write_eam(
     from pretrain_mlip.report.curves import eam_decomposition
     from pretrain_mlip.report.style import save
 
+    make_folder(folder)  # refused before the fit
     eam = fit_eam(train, settings=settings, held_out=held_out, reference_energies=reference_energies)
     eam.report["data_hash"] = data_hash(train)
+    for form in get_args(Form):  # no table of an earlier fit stays beside an eam.json that it does not belong to
+        (folder / f"eam.eam.{form}").unlink(missing_ok=True)
     eam.write_setfl(folder / f"eam.eam.{eam.form}")
     save(eam_decomposition(eam_curves(eam)), folder / "eam.png")
     eam.save(folder / "eam.json")

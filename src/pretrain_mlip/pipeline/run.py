@@ -70,6 +70,9 @@ def run_pipeline(config: RunConfig, until: Literal["training", "report"] = "repo
     handler = console.log_to_file(folder.log)
     try:
         _Run(folder, config).make(until)
+    except KeyboardInterrupt:
+        log.warning("interrupted; 'pretrain-mlip resume %s' goes on from here", folder.path)
+        raise
     finally:
         console.stop_logging(handler)
     return folder.path
@@ -130,7 +133,9 @@ class _Run:
         if self.results.errors is None:
             self._test(everything, splits, eam)
         self._dynamics(everything, splits)
-        self._add({"config": self.config.model_dump(mode="json"), "provenance": self._provenance()})
+        if self.results.provenance is None:  # of the session that finished the run, not of one that looked again
+            self._add({"provenance": self._provenance()})
+        self._add({"config": self.config.model_dump(mode="json")})
         self._write()
         write_report(self.folder.path)
 
@@ -244,12 +249,10 @@ class _Run:
         self._add({"learning": learning})
 
     def _provenance(self) -> dict[str, Any]:
-        sources = [Path(name) for name in self.config.data.source]
-        files = [
-            *(path for path in sources if path.is_file()),
-            *(self.folder.data(name) for name in ("train", "val", "test")),
-        ]
-        frames = self.results.splits or {}
+        sources = [path for path in map(Path, self.config.data.source) if path.is_file()]
+        files = dict.fromkeys(sources) | {
+            self.folder.data(name): frames for name, frames in (self.results.splits or {}).items()
+        }
         return {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -270,8 +273,8 @@ class _Run:
                 "perturbation": self.config.perturbation.seed,
             },
             "data": [
-                {"path": str(path), "sha256": sha256(path), "frames": frames.get(path.stem, sum(frames.values()))}
-                for path in files
+                {"path": str(path), "sha256": sha256(path), "frames": frames}
+                for path, frames in files.items()
                 if path.exists()
             ],
         }

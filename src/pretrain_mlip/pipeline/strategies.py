@@ -20,6 +20,7 @@ from pretrain_mlip.potentials.checkpoint import load_potential
 from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.structures.io import read_structures
+from pretrain_mlip.training.loop import is_finished
 from pretrain_mlip.training.settings import StrategyName, TrainingSettings
 from pretrain_mlip.training.stages import STRATEGIES, residual_graphs, train_stage, with_prerequisites
 
@@ -39,6 +40,8 @@ def train_strategies(folder: RunFolder, config: RunConfig) -> list[StrategyName]
         All trained strategies, in the order in which the report shows them.
     """
     names = with_prerequisites(config.strategies)
+    if all(is_finished(folder.model(name)) for name in names):
+        return names
     # In this process every training draws its own bar
     with _watched(folder, config, names) if config.workers > 1 else nullcontext():
         for wave in _waves(names):

@@ -142,8 +142,8 @@ def _learning_line(axes: Axes, entry: Data, key: str, model: str, *, by_steps: b
     if y.size == 0 or not np.isfinite(y).any():
         return
     if by_steps and not (x.size and x.any()):
-        label = f"{display_name(model)} (last, on labels of the EAM)"
-        axes.axhline(y[np.isfinite(y)][-1], **(line(model) | {"label": label}))
+        level = axes.axhline(y[np.isfinite(y)][-1], **line(model))
+        level.set_label(f"{display_name(model)} (last, on labels of the EAM)")
     else:
         axes.plot(x, y, **line(model))
 

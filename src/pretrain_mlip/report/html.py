@@ -231,7 +231,10 @@ def _provenance(results: Data) -> Part | None:
     if not origin:
         return None
     run = {"created": origin["created"], "command": origin["command"], "seeds": origin["seeds"], **origin["hardware"]}
-    data = {file["path"]: f"{file['frames']} frames, sha256 {file['sha256']}" for file in origin["data"]}
+    data = {
+        file["path"]: ("" if file["frames"] is None else f"{file['frames']} frames, ") + f"sha256 {file['sha256']}"
+        for file in origin["data"]
+    }
     times = {stage: f"{seconds:,.1f} s" for stage, seconds in (results["timings"] or {}).items()}
     shown = [
         tables.key_values(run, "Run"),

@@ -37,7 +37,7 @@ class DataFile(Section):
 
     path: str
     sha256: str
-    frames: int
+    frames: int | None = Field(default=None, description="Frames that the run uses, of its own files.")
 
 
 class Provenance(Section):

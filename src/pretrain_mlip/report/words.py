@@ -140,8 +140,9 @@ def learning_caption(section: Data) -> str:
                 f"{number(float(np.nanmin(values)))} meV/Å."
             )
     taught = [name for name in ordered(section) if not array(section[name]["dft_steps"]).any()]
-    sentences.append("Validation frames are DFT structures.")
-    if taught and len(taught) < len(section):
+    if len(taught) < len(section):
+        sentences.append("Validation frames are DFT structures.")
+    if taught:
         sentences.append(f"Those of {names(taught)} are perturbed structures with labels of the EAM.")
     return " ".join(sentences)
 

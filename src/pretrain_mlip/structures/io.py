@@ -183,7 +183,8 @@ def _check_weight(atoms: Atoms, name: str) -> None:
     if weight is None:
         return
     if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or not 0 <= weight < np.inf:
-        raise InputError(f"{name}: {CONFIG_WEIGHT} is {weight!r}; a number that is 0 or more is expected")
+        shown = weight.item() if isinstance(weight, np.generic) else weight
+        raise InputError(f"{name}: {CONFIG_WEIGHT} is {shown!r}; a number that is 0 or more is expected")
 
 
 def _refuse_unknown_keys(frames: list[Atoms], keys: LabelKeys, seen: set[str]) -> None:
@@ -199,7 +200,8 @@ def _refuse_missing(frames: list[Atoms], require: Sequence[str], seen: set[str])
         if not missing:
             continue
         similar = sorted(key for key in seen if label[:5] in key.lower() and not key.startswith("REF_"))
-        hint = f"; does '{similar[0]}' hold it? Then name it: {label}_key={similar[0]}" if similar else ""
+        way = f"--keys {label}_key={similar[0]} (data.keys.{label}_key of a run)" if similar else ""
+        hint = f"; does '{similar[0]}' hold it? Then name it: {way}" if similar else ""
         first = name_of(frames[missing[0]], missing[0])
         raise InputError(
             f"{first}: no {label} label ({len(missing)} of {len(frames)} frames have none){hint}; "

@@ -281,6 +281,14 @@ class Training:
             log.info("%s: resumed after epoch %d of %d", self.folder.name, self.epoch, self.settings.epochs)
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether the training in a folder has reached its end."""
+    if not (folder / "best.pt").exists() or not (folder / "last.pt").exists():
+        return False
+    state = read_checkpoint(folder / "last.pt").get("training")
+    return state is not None and bool(state["finished"])
+
+
 def _note(row: Row) -> str:
     parts = [f"loss {row['loss']:.4f}"]
     if "val_energy_mae" in row:

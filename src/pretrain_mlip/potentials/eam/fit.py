@@ -78,6 +78,8 @@ def fit_eam(
     if not frames:
         raise InputError("the EAM fit got isolated atoms only; add structures in which atoms interact")
     problem = Problem(eam, frames, known)
+    if not problem.weight.any():
+        raise InputError("the EAM fit got structures whose config_weight is 0 only")
     if problem.edges() == 0:
         raise InputError(f"no two atoms of the training structures are within the EAM cutoff of {settings.cutoff} Å")
     unseen = _unseen_pairs(eam, problem)
