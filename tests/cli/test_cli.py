@@ -172,6 +172,8 @@ def test_options_that_make_no_sense(silica: Path, eam: Path) -> None:
     assert "r_max" in fails("rdf", silica, "--r-max", "-1")
     assert "r_max" in fails("rdf", silica, "--r-max", "nan")
     assert "bins" in fails("rdf", silica, "--bins", "0")
+    assert "p.txt" in fails("perturb", silica, "-o", "p.txt")
+    assert "md.traj.gz" in fails("md", eam, silica, "-o", "md.traj.gz")
     assert "'foo'" in fails("evaluate", eam, silica, "--by", "foo")
 
 

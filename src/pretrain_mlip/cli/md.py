@@ -41,7 +41,9 @@ def md(
     from pretrain_mlip.dynamics.md import MDSettings, run_md
     from pretrain_mlip.errors import InputError
     from pretrain_mlip.settings import read_settings
+    from pretrain_mlip.structures.io import check_extxyz_name
 
+    check_extxyz_name(output)
     settings = read_settings(MDSettings, config, overrides or [])
     frames = read_data(structure, require=())
     if not -len(frames) <= index < len(frames):

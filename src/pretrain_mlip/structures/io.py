@@ -44,7 +44,16 @@ from pretrain_mlip.structures.readers import read_frames
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["LabelKeys", "Labels", "labels_of", "name_of", "read_structures", "set_labels", "write_structures"]
+__all__ = [
+    "LabelKeys",
+    "Labels",
+    "check_extxyz_name",
+    "labels_of",
+    "name_of",
+    "read_structures",
+    "set_labels",
+    "write_structures",
+]
 
 logger = logging.getLogger(__name__)
 AnyPath = str | os.PathLike[str]
@@ -112,8 +121,9 @@ def write_structures(path: AnyPath, frames: Sequence[Atoms]) -> None:
     eight decimals, so they come back within 5e-9 Å and 5e-9 eV/Å.
 
     Raises:
-        InputError: there is nothing to write, or the folder cannot be written to.
+        InputError: there is nothing to write, the name is of another format, or the folder cannot be written to.
     """
+    check_extxyz_name(path)
     if not frames:
         raise InputError(f"{path}: no structures to write")
     stream = io.StringIO()
@@ -124,6 +134,19 @@ def write_structures(path: AnyPath, frames: Sequence[Atoms]) -> None:
         temporary.write_bytes(
             gzip.compress(content, compresslevel=6, mtime=0) if Path(path).suffix == ".gz" else content
         )
+
+
+def check_extxyz_name(path: AnyPath) -> None:
+    """Refuse a name by which readers would take extended XYZ for another format.
+
+    Raises:
+        InputError: it does not end in .extxyz or .xyz, .gz after it or not.
+    """
+    if Path(path).with_suffix("" if Path(path).suffix == ".gz" else Path(path).suffix).suffix not in (
+        ".extxyz",
+        ".xyz",
+    ):
+        raise InputError(f"{path}: extended XYZ is written; let the name end in .extxyz or .xyz (.gz may follow)")
 
 
 def name_of(atoms: Atoms, index: int) -> str:
