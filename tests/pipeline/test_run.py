@@ -197,6 +197,18 @@ def test_md_settings_may_be_corrected_until_they_are_used(tmp_path: Path) -> Non
         run_pipeline(config(run, **plain))
 
 
+def test_an_interrupted_run_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pretrain_mlip.pipeline.preparation.prepare_data", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(config(tmp_path / "run"))
+    assert f"pretrain-mlip resume {tmp_path / 'run'}" in caplog.text
+
+
 def test_what_md_would_refuse_is_refused_before_training(tmp_path: Path) -> None:
     frames = load_dataset("silica_mini")[:14]
     for atoms in frames:

@@ -120,8 +120,10 @@ def test_every_element_is_trained():
     for atoms in frames:
         atoms.info["split"] = "train"
     frames[20].info["split"] = "val"
-    with pytest.raises(InputError, match="structure 20: element Ni is in the val set but in no training frame"):
-        split_structures(frames)
+    alone = Atoms("Ni", info={"k": 22, "config_type": "IsolatedAtom"})
+    for given_frames in (frames, [*frames, alone]):  # an isolated atom teaches nothing of bonds
+        with pytest.raises(InputError, match="structure 20: element Ni is in the val set but in no training frame"):
+            split_structures(given_frames)
 
 
 @pytest.mark.parametrize(

@@ -60,14 +60,7 @@ def fit_eam(
     settings = settings or EAMSettings()
     if cutoff is not None:
         settings = settings.model_copy(update={"cutoff": cutoff})
-    if not frames:
-        raise InputError("the EAM fit got no structures")
-    for number, atoms in enumerate(frames):
-        found = labels_of(atoms)
-        if found.energy is None or (found.forces is None and len(atoms) > 1):
-            raise InputError(
-                f"the EAM fit needs energy and forces; structure {number} ({atoms.get_chemical_formula()}) lacks them"
-            )
+    _refuse_unlabelled(frames)
     elements = sorted(
         {symbol for atoms in frames for symbol in atoms.symbols}, key=lambda symbol: atomic_numbers[symbol]
     )
@@ -83,12 +76,6 @@ def fit_eam(
     if problem.edges() == 0:
         raise InputError(f"no two atoms of the training structures are within the EAM cutoff of {settings.cutoff} Å")
     unseen = _unseen_pairs(eam, problem)
-    if unseen:
-        log.warning(
-            "EAM fit: no training structure has %s within %g Å; these pairs keep the shape that every fit starts from",
-            ", ".join(unseen),
-            settings.cutoff,
-        )
     _scale_densities(eam, problem)
     history, starts = _search(eam, frames, problem, known, settings)
     eam.e0.copy_(problem.best_e0(eam))
@@ -108,10 +95,28 @@ def fit_eam(
     return eam
 
 
+def _refuse_unlabelled(frames: Sequence[Atoms]) -> None:
+    if not frames:
+        raise InputError("the EAM fit got no structures")
+    for number, atoms in enumerate(frames):
+        found = labels_of(atoms)
+        if found.energy is None or (found.forces is None and len(atoms) > 1):
+            raise InputError(
+                f"the EAM fit needs energy and forces; structure {number} ({atoms.get_chemical_formula()}) lacks them"
+            )
+
+
 def _unseen_pairs(eam: EAM, problem: Problem) -> list[str]:
-    """Pairs "A-B" that no structure shows within the cutoff."""
+    """Pairs "A-B" that no structure shows within the cutoff; the log names them."""
     seen = problem.pairs()
-    return [f"{eam.elements[a]}-{eam.elements[b]}" for a, b in eam.pairs if (a, b) not in seen]
+    unseen = [f"{eam.elements[a]}-{eam.elements[b]}" for a, b in eam.pairs if (a, b) not in seen]
+    if unseen:
+        log.warning(
+            "EAM fit: no training structure has %s within %g Å; these pairs keep the shape that every fit starts from",
+            ", ".join(unseen),
+            eam.cutoff,
+        )
+    return unseen
 
 
 def _scale_densities(eam: EAM, problem: Problem) -> None:
