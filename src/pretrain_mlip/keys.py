@@ -11,6 +11,7 @@ CELL = "cell"  # (B, 3, 3) Å, rows; zero rows where there is no lattice vector
 PBC = "pbc"  # (B, 3) bool
 EDGE_INDEX = "edge_index"  # (2, E) int64, row 0 = neighbour j (source), row 1 = centre i (target)
 CELL_SHIFTS = "cell_shifts"  # (E, 3) integers, edge vector = r_j + shift @ cell - r_i
+HALF_LIST = "half_list"  # (B,) bool, there where every pair is one edge and not two
 EDGE_VECTORS = "edge_vectors"  # (E, 3) Å
 BATCH = "batch"  # (N,) int64, index of the structure that an atom belongs to
 VOLUME = "volume"  # (B,) Å³, nan where the cell is not three-dimensional

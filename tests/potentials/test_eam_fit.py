@@ -12,6 +12,7 @@ from tests.conftest import STRUCTURES, hard_eam, quartz
 from pretrain_mlip import fit_eam
 from pretrain_mlip.calculators.batched import label_structures, predict
 from pretrain_mlip.errors import InputError
+from pretrain_mlip.potentials.eam import pairs as eam_pairs
 from pretrain_mlip.potentials.eam import problem as eam_problem
 from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.eam.settings import EAMSettings
@@ -157,22 +158,43 @@ def test_pairs_that_no_structure_shows_are_named(caplog: pytest.LogCaptureFixtur
     assert "no training structure has O-Si within 6 Å" in caplog.text
 
 
-def test_memory_is_bounded_and_the_loss_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_do_not_change_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = label_structures(hard_eam(), [*rattled(5), STRUCTURES["molecule without a cell"]])
     eam = EAM(["O", "Si"], 5.0)
     found = []
-    for edges in (10**9, 1):  # one chunk; a chunk per structure
-        monkeypatch.setattr(eam_problem, "CHUNK_EDGES", edges)
+    for size in (10**9, 50):
+        for module in (eam_problem, eam_pairs):
+            monkeypatch.setattr(module, "CHUNK", size)
         eam.zero_grad()
         problem = eam_problem.Problem(eam, frames)
         loss = problem.loss(eam, QUICK)
         loss.backward()
-        found.append((len(problem.chunks), loss.item(), *(value.grad for value in eam.parameters())))
+        found.append((len(problem.sums.chunks), loss.item(), *(value.grad for value in eam.parameters())))
     (one, loss, *gradients), (many, chunked_loss, *chunked_gradients) = found
-    assert (one, many) == (1, len(frames))
+    assert one == 1
+    assert many > len(frames)
     assert chunked_loss == pytest.approx(loss, rel=1e-13)  # only the order of sums differs
     for whole, chunked in zip(gradients, chunked_gradients, strict=True):
         torch.testing.assert_close(chunked, whole, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("form", ["alloy", "fs"])
+def test_gradient_of_the_loss(form: str) -> None:
+    truth = hard_eam(form)
+    frames = label_structures(truth, [*rattled(3), STRUCTURES["molecule without a cell"]])
+    eam = EAM(["O", "Si"], 6.0, form)  # type: ignore[arg-type]
+    problem = eam_problem.Problem(eam, frames)
+    problem.loss(eam, QUICK).backward()
+    for value in eam.parameters():
+        flat, slope = value.data.view(-1), value.grad.view(-1)  # type: ignore[union-attr]
+        for place in range(len(flat)):
+            losses = []
+            for step in (1e-5, -2e-5):
+                flat[place] += step
+                losses.append(problem.loss(eam, QUICK).item())
+            flat[place] += 1e-5
+            # error of order step² times a third derivative of order one, and of rounding, 1e-16 / step
+            assert slope[place].item() == pytest.approx((losses[0] - losses[1]) / 2e-5, abs=2e-8, rel=1e-6)
 
 
 def test_a_structure_of_no_weight_changes_nothing() -> None:

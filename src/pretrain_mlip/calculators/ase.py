@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 from pretrain_mlip import keys
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.graphs.graph import device_named, edge_vectors, make_graph
+from pretrain_mlip.graphs.graph import device_named, make_graph, within
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, load_potential, potential_from_content
 
@@ -116,7 +116,7 @@ class PretrainedMLIP(Calculator):
             raise InputError("stress needs a cell that is periodic in three directions")
 
     def _current_graph(self, atoms: Atoms) -> Data:
-        """The graph within the cutoff, from the kept list where that still holds."""
+        """The graph of what interacts, from the kept list where that still holds."""
         if not np.isfinite(atoms.positions).all():
             bad = int(np.argwhere(~np.isfinite(atoms.positions))[0, 0])
             raise InputError(f"position of atom {bad} ({atoms.symbols[bad]}) is not finite")
@@ -124,17 +124,12 @@ class PretrainedMLIP(Calculator):
             self.potential.types(
                 torch.from_numpy(atoms.numbers.astype(np.int64)).to(self.device)
             )  # names what it lacks
-            self._graph = make_graph(atoms, self.potential.cutoff + self.skin).to(str(self.device))
+            reach = self.potential.cutoff + self.skin
+            self._graph = make_graph(atoms, reach, half=self.potential.half_list).to(str(self.device))
             self._built_from = atoms.copy()
         graph = self._graph
         graph[keys.POSITIONS] = torch.from_numpy(np.array(atoms.positions, dtype=np.float64)).to(self.device)
-        if self.skin == 0:
-            return graph
-        inside = (edge_vectors(graph).square().sum(1) < self.potential.cutoff**2).nonzero().squeeze(1)
-        current = Data(**graph.to_dict())  # shares all tensors
-        current[keys.EDGE_INDEX] = graph[keys.EDGE_INDEX].index_select(1, inside)
-        current[keys.CELL_SHIFTS] = graph[keys.CELL_SHIFTS].index_select(0, inside)
-        return current
+        return graph if self.skin == 0 or self.potential.half_list else within(graph, self.potential.cutoff)
 
     def _stale(self, atoms: Atoms) -> bool:
         old = self._built_from

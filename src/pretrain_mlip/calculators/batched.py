@@ -82,7 +82,7 @@ def _batches(potential: Potential, frames: Sequence[Atoms], description: str) ->
     for number, atoms in enumerate(track(frames, description)):
         try:
             potential.types(torch.from_numpy(atoms.numbers.astype(np.int64)).to(next(potential.buffers()).device))
-            graph = make_graph(atoms, potential.cutoff)
+            graph = make_graph(atoms, potential.cutoff, half=potential.half_list)
         except InputError as error:
             raise InputError(f"{name_of(atoms, number)}: {error}") from None
         graphs.append(graph)

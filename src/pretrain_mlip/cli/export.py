@@ -26,13 +26,13 @@ def export(
     """
     from pretrain_mlip.errors import InputError
     from pretrain_mlip.potentials.checkpoint import load_potential
-    from pretrain_mlip.potentials.eam.form import EAM
+    from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
     from pretrain_mlip.potentials.eam.setfl import write_setfl
 
     if file_format != "setfl":
         raise InputError(f"format '{file_format}': expected setfl")
     model = load_potential(potential)
-    if not isinstance(model, EAM):
+    if not isinstance(model, EmbeddedAtom):
         raise InputError(f"{potential}: only an EAM (eam.json) can be written as setfl tables")
     write_setfl(model, output, include_e0=include_e0)
     style = "eam/fs" if model.form == "fs" else "eam/alloy"

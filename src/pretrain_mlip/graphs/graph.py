@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -16,18 +17,22 @@ from pretrain_mlip.structures.io import labels_of
 from pretrain_mlip.structures.neighbors import find_pairs
 
 
-def make_graph(atoms: Atoms, cutoff: float, *, labels: bool = False) -> Data:
+def make_graph(atoms: Atoms, cutoff: float, *, labels: bool = False, half: bool = False) -> Data:
     """The graph of a structure: all pairs within the cutoff, sorted by centre; geometry in float64.
 
     Args:
         atoms: the structure.
         cutoff: Å.
         labels: carry energy, forces, stress (nan where absent) and the weight of the structure as well.
+        half: one edge per pair and not two, for potentials whose ``half_list`` says so.
 
     Raises:
         InputError: positions or cell cannot be used (see ``find_pairs``).
     """
     centre, neighbour, shifts = find_pairs("ijS", atoms, cutoff)
+    if half:
+        once = _once(centre, neighbour, shifts)
+        centre, neighbour, shifts = centre[once], neighbour[once], shifts[once]
     cell = np.array(atoms.cell)
     volume = abs(np.linalg.det(cell)) if atoms.pbc.all() else float("nan")
     content = {
@@ -38,9 +43,41 @@ def make_graph(atoms: Atoms, cutoff: float, *, labels: bool = False) -> Data:
         keys.EDGE_INDEX: torch.from_numpy(np.stack([neighbour, centre]).astype(np.int64)),
         keys.CELL_SHIFTS: torch.from_numpy(shifts.astype(np.int16)),
     }
+    if half:
+        content[keys.HALF_LIST] = torch.tensor([True])
     if labels:
         content |= _labels(atoms)
     return Data(num_nodes=len(atoms), **content)
+
+
+def _once(centre: np.ndarray, neighbour: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Which edges stay where every pair is to be there once: those towards the larger index, or the first image."""
+    x, y, z = shifts.T
+    first_image = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+    return (centre < neighbour) | ((centre == neighbour) & first_image)
+
+
+def half_of(graph: Data) -> Data:
+    """The graph with one edge per pair; itself where that is so already."""
+    if keys.HALF_LIST in graph:
+        return graph
+    neighbour, centre = graph[keys.EDGE_INDEX].cpu().numpy()
+    once = torch.from_numpy(_once(centre, neighbour, graph[keys.CELL_SHIFTS].cpu().numpy()))
+    half = _with_edges(graph, once.nonzero().squeeze(1).to(graph[keys.EDGE_INDEX].device))
+    half[keys.HALF_LIST] = torch.ones(graph[keys.VOLUME].shape, dtype=torch.bool)
+    return half
+
+
+def within(graph: Data, cutoff: float) -> Data:
+    """The graph with the edges that are shorter than a cutoff (Å)."""
+    return _with_edges(graph, (edge_vectors(graph).square().sum(1) < cutoff**2).nonzero().squeeze(1))
+
+
+def _with_edges(graph: Data, edges: Tensor) -> Data:
+    other = copy(graph)  # shares all tensors
+    other[keys.EDGE_INDEX] = graph[keys.EDGE_INDEX].index_select(1, edges)
+    other[keys.CELL_SHIFTS] = graph[keys.CELL_SHIFTS].index_select(0, edges)
+    return other
 
 
 def make_batch(graphs: Sequence[Data]) -> Data:

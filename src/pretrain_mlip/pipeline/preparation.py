@@ -19,9 +19,11 @@ from pretrain_mlip.files import make_folder, read_json, write_json
 from pretrain_mlip.keys import SPLITS
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.eam.decomposition import decompose_dimers
+from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom, Form
 from pretrain_mlip.potentials.eam.fit import fit_eam
-from pretrain_mlip.potentials.eam.form import EAM, Form
 from pretrain_mlip.potentials.eam.settings import EAMSettings
+from pretrain_mlip.potentials.eam.storage import load_eam
 from pretrain_mlip.structures.checks import check_structures, raise_on_errors
 from pretrain_mlip.structures.datasets import read_data
 from pretrain_mlip.structures.io import read_structures, write_structures
@@ -70,7 +72,7 @@ def fit_and_write_eam(
     settings: EAMSettings,
     folder: Path,
     reference_energies: Mapping[str, float] | None = None,
-) -> EAM:
+) -> EmbeddedAtom:
     """Fit an EAM and write eam.json, the setfl file and eam.png into a folder; for the arguments see ``fit_eam``."""
     from pretrain_mlip.report.curves import eam_decomposition
     from pretrain_mlip.report.style import save
@@ -86,24 +88,22 @@ def fit_and_write_eam(
     return eam
 
 
-def eam_curves(eam: EAM) -> dict[str, dict[str, list[float]]]:
+def eam_curves(eam: EmbeddedAtom) -> dict[str, dict[str, list[float]]]:
     """The parts of every dimer's energy, as the report draws them: density, pair (Morse and wall), atomic, total."""
-    from pretrain_mlip.potentials.eam.form import decompose_dimers
-
     curves = {}
     for pair, parts in decompose_dimers(eam).items():
-        both = [morse + wall for morse, wall in zip(parts["morse"], parts["wall"], strict=True)]
+        pair_energy = [total - density for total, density in zip(parts["total"], parts["density"], strict=True)]
         curves[pair] = {
             "r": parts["r"],
             "density": parts["density"],
-            "pair": both,
+            "pair": pair_energy,
             "atomic": parts["atomic"],
             "total": parts["total"],
         }
     return curves
 
 
-def eam_table(eam: EAM) -> Table:
+def eam_table(eam: EmbeddedAtom) -> Table:
     """Errors of a fit for the terminal."""
     rows = []
     for name in ("train", "held_out"):
@@ -128,15 +128,15 @@ def teacher_of(potential: Potential) -> Teacher:
     return lambda frames: predict(potential, frames, description="asking the teacher")
 
 
-def prepare_eam(folder: RunFolder, splits: Splits, config: RunConfig) -> EAM:
+def prepare_eam(folder: RunFolder, splits: Splits, config: RunConfig) -> EmbeddedAtom:
     """Fit the EAM of a run, or read the one that is already there."""
     if not folder.eam.exists():
         held_out, given = [*splits.val, *splits.test], config.data.reference_energies
         fit_and_write_eam(splits.train, held_out, config.eam, folder.eam.parent, given)
-    return EAM.load(folder.eam)
+    return load_eam(folder.eam)
 
 
-def prepare_pretraining(folder: RunFolder, splits: Splits, eam: EAM, config: RunConfig) -> dict[str, int]:
+def prepare_pretraining(folder: RunFolder, splits: Splits, eam: EmbeddedAtom, config: RunConfig) -> dict[str, int]:
     """Perturb training and validation structures and label them, parents included; returns the counts of draws."""
     if not folder.pretraining_counts.exists():
         counts: dict[str, int] = {}

@@ -28,7 +28,7 @@ from pretrain_mlip.keys import CONFIG_TYPE
 from pretrain_mlip.pipeline import preparation, trials
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.strategies import stage_settings, train_strategies
-from pretrain_mlip.potentials.eam.form import EAM
+from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.networks import model_settings
 from pretrain_mlip.report.html import write_report
 from pretrain_mlip.report.results import FILE_NAME, Results
@@ -147,7 +147,7 @@ class _Run:
         if stability is not None and self.results.survival is None:
             check_starts(splits.test or splits.val, stability)
 
-    def _test(self, everything: list[str], splits: Splits, eam: EAM) -> None:
+    def _test(self, everything: list[str], splits: Splits, eam: EmbeddedAtom) -> None:
         with self._timed("tests"):
             frames = splits.test or splits.val
             self._add(trials.test_errors(self.folder, everything, frames, self.config.device))
@@ -192,7 +192,7 @@ class _Run:
             }
         )
 
-    def _describe_eam(self, eam: EAM, splits: Splits) -> None:
+    def _describe_eam(self, eam: EmbeddedAtom, splits: Splits) -> None:
         from pretrain_mlip.calculators.batched import predict
         from pretrain_mlip.validation.errors import error_table
 

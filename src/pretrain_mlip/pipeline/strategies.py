@@ -17,7 +17,7 @@ from pretrain_mlip.parallel import run_in_processes
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
 from pretrain_mlip.potentials.checkpoint import load_potential
-from pretrain_mlip.potentials.eam.form import EAM
+from pretrain_mlip.potentials.eam.storage import load_eam
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.structures.io import read_structures
 from pretrain_mlip.training.loop import is_finished
@@ -126,9 +126,9 @@ def _waves(names: Sequence[StrategyName]) -> list[list[StrategyName]]:
 
 def _baseline(folder: RunFolder, name: StrategyName) -> Potential:
     if STRATEGIES[name].baseline == "eam":
-        return EAM.load(folder.eam)
+        return load_eam(folder.eam)
     energies = read_json(folder.reference_energies)
-    return ReferenceEnergies({symbol: energies[symbol] for symbol in EAM.load(folder.eam).elements})
+    return ReferenceEnergies({symbol: energies[symbol] for symbol in load_eam(folder.eam).elements})
 
 
 def _network_cutoff(config: RunConfig) -> float:

@@ -22,7 +22,7 @@ from torch_geometric.data import Data
 
 from pretrain_mlip import keys
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.graphs.graph import batch_index, edge_vectors
+from pretrain_mlip.graphs.graph import batch_index, edge_vectors, within
 
 
 class Potential(nn.Module, ABC):
@@ -31,9 +31,11 @@ class Potential(nn.Module, ABC):
     Attributes:
         elements: chemical symbols, in the order of the types 0, 1, ...
         cutoff: Å, 0 where atoms do not interact.
+        half_list: graphs with one edge per pair are enough, and edges beyond the cutoff do no harm.
     """
 
     kind: str  # the name under which a checkpoint finds the class
+    half_list = False
     _type_of_number: Tensor
 
     def __init__(self, elements: Sequence[str], cutoff: float) -> None:
@@ -109,7 +111,12 @@ class Potential(nn.Module, ABC):
 
         Returns:
             energy (B,), energies (N,), forces (N, 3), stress (B, 6), see ``keys``; float64.
+
+        Raises:
+            InputError: an element is not supported, or the graph has half of the edges that are needed.
         """
+        if keys.HALF_LIST in graph:
+            raise InputError(f"a potential of kind '{self.kind}' needs graphs with both edges of every pair")
         types = self.types(graph[keys.ATOMIC_NUMBERS])
         edge_index, batch = graph[keys.EDGE_INDEX], batch_index(graph)
         vectors = edge_vectors(graph)
@@ -127,9 +134,7 @@ class Potential(nn.Module, ABC):
             result[keys.FORCES] = forces_from_gradient(gradient, edge_index, types.shape[0])
             if stress:
                 virial = summed_products(vectors, gradient, edge_index[1], batch, volume.shape[0])
-                periodic = torch.isfinite(volume)[:, None]  # divided before it is chosen, so that gradients stay finite
-                stresses = virial / torch.where(periodic, volume[:, None], torch.inf)
-                result[keys.STRESS] = torch.where(periodic, stresses, torch.nan)
+                result[keys.STRESS] = stress_from_virial(virial, volume)
         return result
 
     def set_dtype(self, dtype: torch.dtype) -> None:
@@ -141,6 +146,13 @@ def forces_from_gradient(gradient: Tensor, edge_index: Tensor, atoms: int) -> Te
     """Forces (N, 3) in eV/Å from dE/d(edge vectors) (E, 3)."""
     neighbour, centre = edge_index
     return gradient.new_zeros((atoms, 3)).index_add(0, centre, gradient).index_add(0, neighbour, -gradient)
+
+
+def stress_from_virial(strain_derivative: Tensor, volume: Tensor) -> Tensor:
+    """Stress (B, 6) in eV/Å³, nan where there is no volume (B,), from dE/d(strain) (B, 6) in eV."""
+    periodic = torch.isfinite(volume)[:, None]  # divided before it is chosen, so that gradients stay finite
+    stress = strain_derivative / torch.where(periodic, volume[:, None], torch.inf)
+    return torch.where(periodic, stress, torch.nan)
 
 
 def summed_products(vectors: Tensor, gradient: Tensor, centre: Tensor, batch: Tensor, structures: int) -> Tensor:
@@ -198,40 +210,20 @@ class SumPotential(Potential):
     def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         total = torch.zeros(types.shape[0], dtype=torch.float64, device=types.device)
         for part in self.potentials():
-            inside = self._inside(part, edge_vectors)
-            index, vectors = (
-                (edge_index, edge_vectors) if inside is None else (edge_index[:, inside], edge_vectors[inside])
-            )
-            total = total + part.atomic_energies(types, index, vectors)
+            inside = edge_vectors.square().sum(1) < part.cutoff**2
+            total = total + part.atomic_energies(types, edge_index[:, inside], edge_vectors[inside])
         return total
 
-    def energies_and_gradient(
-        self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor, *, create_graph: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        total = torch.zeros(types.shape[0], dtype=torch.float64, device=types.device)
-        gradient = torch.zeros_like(edge_vectors)
+    def forward(
+        self, graph: Data, *, forces: bool = True, stress: bool = True, create_graph: bool = False
+    ) -> dict[str, Tensor]:
+        total: dict[str, Tensor] = {}
         for part in self.potentials():
-            inside = self._inside(part, edge_vectors)
-            if inside is None:
-                energies, slope = part.energies_and_gradient(types, edge_index, edge_vectors, create_graph=create_graph)
-                gradient = gradient + slope
-            else:
-                energies, slope = part.energies_and_gradient(
-                    types,
-                    edge_index.index_select(1, inside),
-                    edge_vectors.index_select(0, inside),
-                    create_graph=create_graph,
-                )
-                gradient = gradient.index_add(0, inside, slope)
-            total = total + energies
-        return total, gradient
+            edges = graph if part.cutoff >= self.cutoff else within(graph, part.cutoff)
+            found = part(edges, forces=forces, stress=stress, create_graph=create_graph)
+            total = {name: total[name] + value if total else value for name, value in found.items()}
+        return total
 
     def set_dtype(self, dtype: torch.dtype) -> None:
         for part in self.potentials():
             part.set_dtype(dtype)
-
-    def _inside(self, part: Potential, edge_vectors: Tensor) -> Tensor | None:
-        """Indices of the edges within the cutoff of a part, None for all."""
-        if part.cutoff >= self.cutoff:
-            return None
-        return (edge_vectors.square().sum(1) < part.cutoff**2).nonzero().squeeze(1)

@@ -14,6 +14,8 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import atomic_path
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
 from pretrain_mlip.potentials.eam.form import EAM
+from pretrain_mlip.potentials.eam.storage import eam_from_config, load_eam
+from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
 from pretrain_mlip.potentials.networks import available_models, build_model
 
 FORMAT = "pretrain-mlip"
@@ -37,8 +39,8 @@ def potential_from_config(config: dict[str, Any]) -> Potential:
             return SumPotential([potential_from_config(part) for part in config["parts"]])
         if kind == ReferenceEnergies.kind:
             return ReferenceEnergies(config["energies"])
-        if kind == EAM.kind:
-            return EAM(config["elements"], config["cutoff"], config["form"])
+        if kind in (EAM.kind, TabulatedEAM.kind):
+            return eam_from_config(config)
         if kind in available_models():
             return build_model(kind, config["elements"], **config["hyperparameters"])
     except (KeyError, TypeError) as error:
@@ -121,7 +123,7 @@ def load_potential(path: str | os.PathLike[str]) -> Potential:
         InputError: the file is missing, damaged or not ours.
     """
     if Path(path).suffix == ".json":
-        return EAM.load(path)
+        return load_eam(path)
     try:
         return potential_from_content(read_checkpoint(path))
     except InputError as error:

@@ -73,7 +73,7 @@ def fit_eam(
     problem = Problem(eam, frames, known)
     if not problem.weight.any():
         raise InputError("the EAM fit got structures whose config_weight is 0 only")
-    if problem.edges() == 0:
+    if not problem.pairs():
         raise InputError(f"no two atoms of the training structures are within the EAM cutoff of {settings.cutoff} Å")
     unseen = _unseen_pairs(eam, problem)
     _scale_densities(eam, problem)

@@ -1,31 +1,24 @@
 """What an EAM is fitted to: structures and their labels, and the loss of an EAM against them.
 
 Residuals are divided by the spread of their labels and enter a pseudo-Huber loss, so that a few very hot frames do not
-decide the fit. E0s that are not known are linear and solved inside every evaluation. Forces and stress are analytic,
-hence one backward pass gives the gradient.
-
-Structures come in chunks of a bounded number of edges. Where there are several, the intermediate values of each are
-computed a second time on the way back (torch.utils.checkpoint): only one chunk's are in memory at a time.
+decide the fit. E0s that are not known are linear and solved inside every evaluation. Neighbours are searched, and
+looked up in the tables of the EAM's functions, once; an evaluation then costs some products and sums per pair.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from ase import Atoms
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from pretrain_mlip import keys
-from pretrain_mlip.graphs.graph import batch_index, edge_vectors, make_batch, make_graph
-from pretrain_mlip.potentials.base import forces_from_gradient, summed_products
-from pretrain_mlip.potentials.eam.form import EAM, group_edges
+from pretrain_mlip.graphs.graph import make_graph
+from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom, half_list_sums
+from pretrain_mlip.potentials.eam.pairs import CHUNK, Pairs, PairSums
 from pretrain_mlip.potentials.eam.settings import EAMSettings
-
-CHUNK_EDGES = 1_000_000  # about 0.6 kB of intermediate values each
 
 
 class Scales(NamedTuple):
@@ -44,66 +37,42 @@ class Prediction(NamedTuple):
     stress: Tensor
 
 
-@dataclass
-class _Chunk:
-    """Some of the structures as one batch."""
-
-    types: Tensor
-    edge_index: Tensor
-    vectors: Tensor
-    groups: dict[tuple[int, int], Tensor]
-    batch: Tensor
-    volume: Tensor
-    atoms: Tensor
-
-    def predict(self, eam: EAM) -> Prediction:
-        energies, factor, distance = eam.interaction(self.types, self.edge_index, self.vectors, self.groups)
-        gradient = self.vectors * (factor / distance)[:, None]
-        forces = forces_from_gradient(gradient, self.edge_index, len(self.types))
-        frames = len(self.atoms)
-        virial = summed_products(self.vectors, gradient, self.edge_index[1], self.batch, frames)
-        energy = energies.new_zeros(frames).index_add(0, self.batch, energies) / self.atoms
-        volume = torch.where(torch.isfinite(self.volume), self.volume, torch.inf)  # keeps gradients finite
-        return Prediction(energy, forces, virial / volume[:, None])
-
-
 class Problem:
     """Structures with labels, and everything that does not change during a fit."""
 
-    def __init__(self, eam: EAM, frames: Sequence[Atoms], known_e0: Mapping[str, float] | None = None) -> None:
+    def __init__(self, eam: EmbeddedAtom, frames: Sequence[Atoms], known_e0: Mapping[str, float] | None = None) -> None:
         """Search neighbours within the cutoff of ``eam`` and collect labels; ``known_e0`` (eV) are not fitted."""
-        chunks, labels = [], []
-        for graph in (make_batch(part) for part in _parts(frames, eam.cutoff)):
-            types = eam.types(graph[keys.ATOMIC_NUMBERS])
-            chunks.append(
-                _Chunk(
-                    types=types,
-                    edge_index=graph[keys.EDGE_INDEX],
-                    vectors=edge_vectors(graph),
-                    groups=group_edges(types, graph[keys.EDGE_INDEX], len(eam.elements)),
-                    batch=batch_index(graph),
-                    volume=graph[keys.VOLUME],
-                    atoms=torch.bincount(batch_index(graph), minlength=len(graph[keys.ENERGY])).to(torch.float64),
-                )
-            )
+        chunks: list[Pairs] = []
+        labels, types, counts, volumes = [], [], [], []
+        functions, atoms = eam.functions(), 0
+        for number, frame in enumerate(frames):
+            graph = make_graph(frame, eam.cutoff, labels=True, half=True)
+            types.append(eam.types(graph[keys.ATOMIC_NUMBERS]))
+            structure = torch.tensor([number])
+            for pairs in half_list_sums(functions, types[-1], graph).chunks:
+                shifted = pairs._replace(first=pairs.first + atoms, second=pairs.second + atoms)
+                chunks.append(shifted._replace(structure=structure.expand_as(pairs.first)))
+            atoms += len(frame)
+            counts.append(len(frame))
+            volumes.append(graph[keys.VOLUME])
             labels.append({name: graph[name] for name in (*keys.LABELS, keys.CONFIG_WEIGHT)})
-        self.chunks: list[_Chunk] = chunks
+        self.sums = PairSums(list(_joined(chunks)), atoms, len(frames))
+        self.types = torch.cat(types)
+        self.atoms = torch.tensor(counts, dtype=torch.float64)
+        self.volume = torch.cat(volumes)
 
         def joined(name: str) -> Tensor:
             return torch.cat([part[name] for part in labels])
 
-        atoms = torch.cat([chunk.atoms for chunk in chunks])
-        types = torch.cat([chunk.types for chunk in chunks])
-        self.batch = torch.repeat_interleave(torch.arange(len(frames)), atoms.to(torch.int64))
-        self.energy = joined(keys.ENERGY) / atoms
+        self.batch = torch.repeat_interleave(torch.arange(len(frames)), torch.tensor(counts))
+        self.energy = joined(keys.ENERGY) / self.atoms
         self.forces, self.stress, self.weight = joined(keys.FORCES), joined(keys.STRESS), joined(keys.CONFIG_WEIGHT)
         self.has_forces = torch.isfinite(self.forces).all(1)
-        volume = torch.cat([chunk.volume for chunk in chunks])
-        self.has_stress = torch.isfinite(self.stress).all(1) & torch.isfinite(volume)
+        self.has_stress = torch.isfinite(self.stress).all(1) & torch.isfinite(self.volume)
 
         composition = torch.zeros((len(frames), len(eam.elements)), dtype=torch.float64)
-        composition.index_put_((self.batch, types), torch.ones(len(types), dtype=torch.float64), accumulate=True)
-        self.composition = composition / atoms[:, None]  # (B, S) share of each element
+        composition.index_put_((self.batch, self.types), torch.ones(atoms, dtype=torch.float64), accumulate=True)
+        self.composition = composition / self.atoms[:, None]  # (B, S) share of each element
         known = [(known_e0 or {}).get(symbol) for symbol in eam.elements]
         self.known_e0 = torch.tensor([value or 0.0 for value in known], dtype=torch.float64)
         self.free = self.composition * torch.tensor([value is None for value in known])
@@ -117,34 +86,31 @@ class Problem:
             max(rms(self.stress[self.has_stress]) or 0.0, 1e-3),
         )
 
-    def edges(self) -> int:
-        """Number of directed pairs within the cutoff."""
-        return sum(chunk.edge_index.shape[1] for chunk in self.chunks)
-
     def pairs(self) -> set[tuple[int, int]]:
         """Pairs of types, the smaller first, that are within the cutoff of each other somewhere."""
-        return {(min(group), max(group)) for chunk in self.chunks for group in chunk.groups}
+        found = set()
+        for chunk in self.sums.chunks:
+            inside = chunk.first  # all of them: the lists have no skin
+            kinds = torch.stack([self.types[inside], self.types[chunk.second]]).sort(dim=0).values
+            found |= {(int(a), int(b)) for a, b in torch.unique(kinds, dim=1).T}
+        return found
 
-    def predict(self, eam: EAM) -> Prediction:
-        """Of all structures, in their order."""
-        if len(self.chunks) == 1 or not torch.is_grad_enabled():
-            parts = [chunk.predict(eam) for chunk in self.chunks]
-        else:
-            parts = [checkpoint(chunk.predict, eam, use_reentrant=False) for chunk in self.chunks]
-        return Prediction(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    def predict(self, eam: EmbeddedAtom) -> Prediction:
+        """Of all structures, in their order; differentiable with respect to the parameters."""
+        functions = eam.tabulate()
+        density, energies = self.sums.before(functions)
+        embedded, slope = eam.embedding(self.types, density)
+        forces, strain_derivative = self.sums.after(functions, slope)
+        energy = torch.zeros_like(self.atoms).index_add(0, self.batch, energies + embedded) / self.atoms
+        volume = torch.where(torch.isfinite(self.volume), self.volume, torch.inf)  # keeps gradients finite
+        return Prediction(energy, forces, strain_derivative / volume[:, None])
 
-    def densities(self, eam: EAM) -> Tensor:
+    def densities(self, eam: EmbeddedAtom) -> Tensor:
         """(N,) the density at every atom."""
-        found = []
-        for chunk in self.chunks:
-            density = torch.zeros(len(chunk.types), dtype=torch.float64)
-            for (source, centre), edges in chunk.groups.items():
-                distance = torch.linalg.vector_norm(chunk.vectors[edges], dim=1)
-                density.index_add_(0, chunk.edge_index[1][edges], eam.density(source, centre, distance)[0])
-            found.append(density)
-        return torch.cat(found)
+        with torch.no_grad():
+            return self.sums.before(eam.tabulate())[0]
 
-    def loss(self, eam: EAM, settings: EAMSettings) -> Tensor:
+    def loss(self, eam: EmbeddedAtom, settings: EAMSettings) -> Tensor:
         """Weighted pseudo-Huber loss, with the best E0s."""
         energy, forces, stress = self.predict(eam)
         has_forces, has_stress, weight, scales = self.has_forces, self.has_stress, self.weight, self.scales
@@ -163,13 +129,13 @@ class Problem:
                 loss = loss + share * (_pseudo_huber(values, settings.huber).mean(1) * of_frame).mean()
         return loss
 
-    def best_e0(self, eam: EAM) -> Tensor:
+    def best_e0(self, eam: EmbeddedAtom) -> Tensor:
         """(S,) eV: the known ones, and those of the weighted least squares."""
         with torch.no_grad():
             rest = self.energy - self.composition @ self.known_e0 - self.predict(eam).energy
             return self.known_e0 + self.solver @ rest
 
-    def errors(self, eam: EAM) -> dict[str, float | None]:
+    def errors(self, eam: EmbeddedAtom) -> dict[str, float | None]:
         """Root-mean-square errors: energy_rmse (eV/atom), forces_rmse and forces_rms (eV/Å), stress_rmse (eV/Å³)."""
         with torch.no_grad():
             energy, forces, stress = self.predict(eam)
@@ -192,19 +158,14 @@ class Problem:
         return rest - self.free @ (self.solver @ rest)
 
 
-def _parts(frames: Sequence[Atoms], cutoff: float) -> Iterator[list]:
-    """Graphs of the structures in lists of at most ``CHUNK_EDGES`` edges, one structure at least."""
-    part, edges = [], 0
-    for atoms in frames:
-        graph = make_graph(atoms, cutoff, labels=True)
-        count = graph[keys.EDGE_INDEX].shape[1]
-        if part and edges + count > CHUNK_EDGES:
-            yield part
-            part, edges = [], 0
-        part.append(graph)
-        edges += count
-    if part:
-        yield part
+def _joined(chunks: Sequence[Pairs]) -> Iterator[Pairs]:
+    """Chunks of small structures joined to larger ones: fewer calls."""
+    some: list[Pairs] = []
+    for number, pairs in enumerate(chunks):
+        some.append(pairs)
+        if number + 1 == len(chunks) or sum(len(part.u) for part in [*some, chunks[number + 1]]) > 2 * CHUNK:
+            yield Pairs(*(torch.cat(arrays) for arrays in zip(*some, strict=True)))  # type: ignore[arg-type]
+            some = []
 
 
 def _pseudo_huber(values: Tensor, delta: float) -> Tensor:

@@ -21,14 +21,19 @@ from pretrain_mlip.files import write_text
 from pretrain_mlip.potentials.radial import COULOMB
 
 if TYPE_CHECKING:
-    from pretrain_mlip.potentials.eam.form import EAM
+    from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 
 PER_LINE = 5
 NEIGHBORS_AT_CONTACT = 16  # the table reaches the density of so many atoms at contact: more than any simulation meets
 
 
 def write_setfl(
-    eam: EAM, path: str | os.PathLike[str], *, points_r: int = 4000, points_rho: int = 10000, include_e0: bool = False
+    eam: EmbeddedAtom,
+    path: str | os.PathLike[str],
+    *,
+    points_r: int = 4000,
+    points_rho: int = 10000,
+    include_e0: bool = False,
 ) -> None:
     """Write setfl with 17 digits, eam/fs for the form ``fs`` and eam/alloy otherwise.
 
@@ -54,7 +59,7 @@ def write_setfl(
         write_text(path, "\n".join(_lines(eam, points_r, points_rho, include_e0=include_e0)) + "\n")
 
 
-def _lines(eam: EAM, points_r: int, points_rho: int, *, include_e0: bool) -> list[str]:
+def _lines(eam: EmbeddedAtom, points_r: int, points_rho: int, *, include_e0: bool) -> list[str]:
     count = len(eam.elements)
     step_r = eam.cutoff / (points_r - 1)
     distance = torch.arange(points_r, dtype=torch.float64) * step_r
