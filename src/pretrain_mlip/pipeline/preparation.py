@@ -142,7 +142,9 @@ def prepare_pretraining(folder: RunFolder, splits: Splits, eam: EAM, config: Run
         counts: dict[str, int] = {}
         for name in ("train", "val"):
             parents: list[Atoms] = getattr(splits, name)
-            made = perturb(parents, config.perturbation, teacher=teacher_of(eam))
+            # Dimers are trained on only: their forces of thousands of eV/Å would alone decide which epoch is the best
+            settings = config.perturbation if name == "train" else config.perturbation.model_copy(update={"dimers": 0})
+            made = perturb(parents, settings, teacher=teacher_of(eam), cutoff=eam.cutoff)
             write_structures(folder.pretraining(name), [*label_structures(eam, parents), *made.frames])
             counts = {key: counts.get(key, 0) + made.counts.get(key, 0) for key in {*counts, *made.counts}}
         write_json(folder.pretraining_counts, dict(sorted(counts.items())))
