@@ -100,7 +100,7 @@ def free_dimers(
         return drawn
     kept = []
     for atoms, label in zip(drawn, ask(teacher, drawn, "Labelling dimers"), strict=True):
-        if np.isfinite([largest_force(label), label.energy]).all():
+        if np.isfinite(np.array([largest_force(label), label.energy], dtype=float)).all():
             set_labels(atoms, *label)
             kept.append(atoms)
     return kept
