@@ -45,16 +45,19 @@ def label(
     data: Data,
     potential: Annotated[Path, typer.Option(help="Any potential of ours: eam.json or a checkpoint.")],
     output: OutputFile,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes, which Dask starts; more than 1 needs the extra 'distributed'.")
+    ] = 1,
     device: Device = "auto",
 ) -> None:
     """Label structures with energies, forces and stress of a potential.
 
-    Example: pretrain-mlip label perturbed.extxyz --potential eam/eam.json -o labelled.extxyz
+    Example: pretrain-mlip label perturbed.extxyz --potential eam/eam.json -o labelled.extxyz --workers 8
     """
     from pretrain_mlip.calculators.batched import label_structures
     from pretrain_mlip.potentials.checkpoint import load_potential
     from pretrain_mlip.structures.io import write_structures
 
-    frames = label_structures(load_potential(potential), read_data(data, require=()), device=device)
+    frames = label_structures(load_potential(potential), read_data(data, require=()), device=device, workers=workers)
     write_structures(output, frames)
     typer.echo(f"{output}: {len(frames)} structures labelled by {potential}")
