@@ -41,6 +41,7 @@ CHUNKS_PER_WORKER = 2  # on their way at a time, so that a worker always finds t
 PLUGIN = "pretrain-mlip potential"
 DASK = {
     "distributed.scheduler.allowed-failures": 2,  # workers that a chunk may kill before it is tried alone
+    "distributed.worker.profile.enabled": False,  # a tenth of the time
     "distributed.admin.large-graph-warning-threshold": "1TB",  # a single very large structure is no mistake
 }
 

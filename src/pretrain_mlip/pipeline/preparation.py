@@ -24,6 +24,7 @@ from pretrain_mlip.potentials.eam.form import EAM, Form
 from pretrain_mlip.potentials.eam.settings import EAMSettings
 from pretrain_mlip.structures.checks import check_structures, raise_on_errors
 from pretrain_mlip.structures.datasets import read_data
+from pretrain_mlip.structures.distances import pair_coverage, pairs_of
 from pretrain_mlip.structures.io import read_structures, write_structures
 from pretrain_mlip.structures.perturbation import Teacher, perturb
 from pretrain_mlip.structures.reference_energies import fit_reference_energies
@@ -126,6 +127,19 @@ def eam_table(eam: EAM) -> Table:
 def teacher_of(potential: Potential) -> Teacher:
     """What the perturbation asks for labels."""
     return lambda frames: predict(potential, frames, description="asking the teacher")
+
+
+def coverage_table(before: Sequence[Atoms], after: Sequence[Atoms], start: float, end: float) -> Table:
+    """Distances (Å) that every pair of elements has in two lists of structures, for the terminal."""
+    pairs = pairs_of([*before, *after])
+    both = [pair_coverage(frames, pairs, start, end) for frames in (before, after)]
+    rows = []
+    for pair in pairs:
+        found = [coverage[pair] for coverage in both]
+        closest = ["-" if one.closest is None else f"{one.closest:.2f}" for one in found]
+        rows.append([pair, *closest, *(f"{one.filled} of {one.bins}" for one in found)])
+    columns = ["pair", "closest before, Å", "after, Å", f"bins of {start:g} to {end:g} Å filled before", "after"]
+    return table("distances of pairs, structures and perturbed structures", columns, rows)
 
 
 def prepare_eam(folder: RunFolder, splits: Splits, config: RunConfig) -> EAM:

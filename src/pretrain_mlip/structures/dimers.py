@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from ase import Atoms
 
 from pretrain_mlip.console import track
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.keys import CONFIG_TYPE, PARENT, STRUCTURE_ID
-from pretrain_mlip.structures.distances import pair_name
+from pretrain_mlip.keys import CONFIG_TYPE, CONFIG_WEIGHT, PARENT, STRUCTURE_ID
+from pretrain_mlip.structures.distances import bin_edges, distances_by_pair, pair_name
 from pretrain_mlip.structures.labels import Labels, set_labels
 from pretrain_mlip.structures.moves import PairLimits, PerturbationSettings, floor_limits, unit_vector
 
@@ -65,42 +65,69 @@ def pair_limits(frames: list[Atoms], floor: float, teacher: Teacher | None, max_
 
 
 def free_dimers(
-    pairs: Iterable[tuple[int, int]], settings: PerturbationSettings, cutoff: float, teacher: Teacher | None
-) -> list[Atoms]:
-    """``settings.dimers`` pairs of atoms without a cell for every pair of elements, from the floor to the cutoff.
+    pairs: Iterable[tuple[int, int]],
+    copies: Sequence[Atoms],
+    settings: PerturbationSettings,
+    cutoff: float,
+    teacher: Teacher | None,
+) -> tuple[list[Atoms], int]:
+    """Pairs of atoms without a cell, at the distances that the copies do not show.
 
-    The range is divided into as many strata of equal ratio, narrow inside the wall where energies change fast, and
-    one distance is drawn in each. No cap applies: inside the wall forces are thousands of eV/Å, and that is what is
-    to be shown. A dimer depends on the seed, its elements and its number only.
+    From the floor to the cutoff, every bin of 0.1 Å in which a pair of elements has fewer than ``settings.dimers``
+    samples is filled up to that number. No cap applies: inside the wall forces are thousands of eV/Å, and that is what
+    is to be shown. Beyond the cap of forces the weight of a dimer falls as one over its force, so that in a loss that
+    is linear far out none counts more than one at the cap. A dimer depends on the seed, its elements and its bin only.
 
     Args:
         pairs: atomic numbers.
-        settings: number, floor distance, seed.
+        copies: structures whose distances count.
+        settings: number, floor distance, cap of forces, seed.
         cutoff: of the teacher, Å.
-        teacher: gives the labels; dimers for which one is not finite are left out.
+        teacher: gives the labels.
+
+    Returns:
+        The dimers, and how many were left out because a label is not finite.
 
     Raises:
         InputError: the cutoff is inside the floor distance.
     """
     if not settings.dimers:
-        return []
+        return [], 0
     floor = settings.floor_distance
     if not floor < cutoff:
         raise InputError(f"dimers: floor_distance {floor:g} Å is not within the cutoff of {cutoff:g} Å; set dimers=0")
+    edges = bin_edges(floor, cutoff)
+    shown = distances_by_pair(copies, cutoff)
     drawn = []
     for pair in pairs:
-        rng = np.random.default_rng([settings.seed, *pair])
-        name = f"dimer {pair_name(*pair)}"
-        for number in range(settings.dimers):
-            distance = floor * (cutoff / floor) ** ((number + rng.random()) / settings.dimers)
-            atoms = Atoms(numbers=pair, positions=[np.zeros(3), distance * unit_vector(rng)])
-            atoms.info = {CONFIG_TYPE: DIMER, PARENT: name, STRUCTURE_ID: f"{name} {number}", "volume_factor": 1.0}
-            drawn.append(atoms)
+        counts = np.histogram(shown.get(pair_name(*pair), []), edges)[0]
+        drawn += _dimers_of(pair, settings.dimers - counts, edges, settings)
     if teacher is None:
-        return drawn
+        return drawn, 0
     kept = []
     for atoms, label in zip(drawn, ask(teacher, drawn, "Labelling dimers"), strict=True):
-        if np.isfinite(np.array([largest_force(label), label.energy], dtype=float)).all():
+        force = largest_force(label)
+        if np.isfinite(np.array([force, label.energy], dtype=float)).all():
             set_labels(atoms, *label)
+            if settings.max_force is not None and force > settings.max_force:
+                atoms.info[CONFIG_WEIGHT] = settings.max_force / force
             kept.append(atoms)
-    return kept
+    return kept, len(drawn) - len(kept)
+
+
+def _dimers_of(
+    pair: tuple[int, int], missing: np.ndarray, edges: np.ndarray, settings: PerturbationSettings
+) -> list[Atoms]:
+    """Dimers of one pair: in each bin as many as are missing."""
+    rng = np.random.default_rng([settings.seed, *pair])
+    name = f"dimer {pair_name(*pair)}"
+    dimers = []
+    for low, high, lacking in zip(edges[:-1], edges[1:], missing, strict=True):
+        for number in range(settings.dimers):  # drawn whether lacking or not, so that other bins do not matter
+            vector = rng.uniform(low, high) * unit_vector(rng)
+            if number < lacking:
+                atoms = Atoms(numbers=pair, positions=[np.zeros(3), vector])
+                identity = f"{name} {low:.2f} Å {number}"
+                atoms.info = {CONFIG_TYPE: DIMER, PARENT: name, STRUCTURE_ID: identity, "volume_factor": 1.0}
+                dimers.append(atoms)
+    return dimers

@@ -46,8 +46,8 @@ class PerturbationSettings(Settings):
     dimers: int = Field(
         default=0,
         ge=0,
-        description="free dimers of every pair of elements, exempt from the caps, from floor_distance to the cutoff "
-        "of the EAM",
+        description="samples of every 0.1 Å between two atoms, from floor_distance to the cutoff of the EAM, for every "
+        "pair of elements; free dimers, exempt from the caps, give what is missing",
     )
     max_tries: int = Field(default=6, ge=1, description="draws per copy before it is given up")
     seed: int = Field(default=0, ge=0, description="seed; a copy depends on it, its parent, round and number only")

@@ -65,7 +65,7 @@ def perturb(
     teacher: Teacher | None = None,
     cutoff: float = 8.0,
 ) -> Perturbed:
-    """Make ``rounds * copies`` perturbed copies of every structure, and ``dimers`` of every pair of elements.
+    """Make ``rounds * copies`` perturbed copies of every structure, and dimers at distances that these lack.
 
     A copy depends on the seed, its parent's place in the list, round and number, not on what follows in the list.
     Structures that are one free atom are passed over.
@@ -108,8 +108,7 @@ def perturb(
     _warn(counts)
     copies = [kept[job] for job in sorted(kept)]
     counts.update(f"moves_{pair}" for atoms in copies for pair in atoms.info.get("moved_pairs", "").split())
-    dimers = free_dimers(limits, settings, cutoff, teacher)
-    lost = settings.dimers * len(limits) - len(dimers)
+    dimers, lost = free_dimers(limits, copies, settings, cutoff, teacher)
     counts.update(
         {"drawn": len(dimers) + lost, "kept": len(dimers), "dimers": len(dimers), "rejected_not_finite": lost}
     )
