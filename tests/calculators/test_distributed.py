@@ -65,14 +65,16 @@ def test_chunks_are_the_structures_in_their_order(size: int, monkeypatch: pytest
         assert len(chunk.frames) == 1 or sum(map(len, chunk.frames)) <= size
 
 
-@pytest.mark.parametrize("fault", ["element", "position"])
+@pytest.mark.parametrize("fault", ["element", "position", "element in a file"])
 def test_bad_input_is_named_by_its_number_in_the_whole_list(
     client: Client, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distributed, "ATOMS_PER_CHUNK", 20)
     frames = [quartz() for _ in range(12)]
     for number in (7, 10):  # the first is named, as in one process
-        if fault == "element":
+        if fault.endswith("file"):
+            frames[number].info["_source"] = f"a.extxyz frame {number}"
+        if fault.startswith("element"):
             frames[number].symbols[3] = "Fe"
         else:
             frames[number].positions[3, 1] = np.nan
@@ -80,7 +82,7 @@ def test_bad_input_is_named_by_its_number_in_the_whole_list(
         predict(hard_eam(), frames)
     with pytest.raises(InputError) as together:
         distributed.predict_with(client, hard_eam(), frames)
-    assert "structure 7" in str(together.value)
+    assert ("a.extxyz frame 7" if fault.endswith("file") else "structure 7") in str(together.value)
     assert str(together.value) == str(alone.value)
 
 

@@ -22,6 +22,7 @@ from pretrain_mlip.console import track
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.keys import STRUCTURE_ID
+from pretrain_mlip.parallel import THREAD_VARIABLES
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, potential_from_content
 from pretrain_mlip.structures.io import SOURCE
@@ -41,6 +42,8 @@ CHUNKS_PER_WORKER = 2  # on their way at a time, so that a worker always finds t
 PLUGIN = "pretrain-mlip potential"
 DASK = {
     "distributed.scheduler.allowed-failures": 2,  # workers that a chunk may kill before it is tried alone
+    # Dask's own list adds a malloc that gives memory back after every batch, which doubles the time of one
+    "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREAD_VARIABLES, "1"),
     "distributed.worker.profile.enabled": False,  # a tenth of the time
     "distributed.admin.large-graph-warning-threshold": "1TB",  # a single very large structure is no mistake
 }
