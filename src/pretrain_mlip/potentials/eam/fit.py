@@ -1,34 +1,46 @@
-"""Fitting an EAM: several seeded starts are screened on a few frames, the best goes on with all of them.
+"""Fitting an EAM: several seeded starts are screened on a few frames, the best goes on with more, then with all.
 
-What is minimised, and how E0s are solved inside it, is in ``problem``.
+What is minimised, and how E0s are solved inside it, is in ``problem``; what may move and how far in ``parameters``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 
 from pretrain_mlip.console import progress_bar
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.keys import CONFIG_TYPE, ISOLATED_ATOM
-from pretrain_mlip.potentials.eam.form import EAM
+from pretrain_mlip.potentials.eam.audit import audit
+from pretrain_mlip.potentials.eam.form import EAM, MORSE_START
+from pretrain_mlip.potentials.eam.parameters import (
+    Freedom,
+    freedom,
+    get_gradient,
+    get_values,
+    named_values,
+    set_values,
+    start_from,
+)
 from pretrain_mlip.potentials.eam.problem import Problem
 from pretrain_mlip.potentials.eam.settings import EAMSettings
+from pretrain_mlip.potentials.eam.storage import load_eam
 from pretrain_mlip.structures.io import labels_of
 from pretrain_mlip.structures.reference_energies import known_reference_energies
 
 log = logging.getLogger(__name__)
-MARGIN = 4.0  # how far a parameter may move from its starting value, mostly logarithms
-STEEP_MARGIN = 2.0  # likewise, where more would overflow exponentials
-STEEP = ("log_width", "log_minimum", "log_decay")
+SPREAD = 0.4  # standard deviation of random starts about typical values, mostly logarithms
 REFUSED = 1e8  # loss of parameters whose energies are not finite: the line search turns back
+STIFFNESS = 4.0  # a r0 of a Morse function to start from; 6 is as stiff as Lennard-Jones
+MORE = 8  # times the screening frames: where there are more than these, so many are fitted before all
+CONVERGED = (2e-9, 1e-7)  # relative fall of the loss in an iteration; the second after a fit to fewer frames
+TOLERANCE = 0.10  # by which the form alloy may err more than fs and is still chosen
 
 
 def fit_eam(
@@ -37,6 +49,7 @@ def fit_eam(
     *,
     settings: EAMSettings | None = None,
     held_out: Sequence[Atoms] = (),
+    validation: Sequence[Atoms] = (),
     reference_energies: Mapping[str, float] | None = None,
 ) -> EAM:
     """Fit an EAM.
@@ -46,52 +59,95 @@ def fit_eam(
         cutoff: Å, in place of the one in the settings (8.0).
         settings: form, weights, starts.
         held_out: structures on which the errors are reported as well.
+        validation: structures by which the form ``auto`` is chosen; every fifth of the frames where there are none.
         reference_energies: element -> E0 in eV, kept as they are. Isolated atoms among the frames give theirs likewise;
             the fit finds the others.
 
     Returns:
-        The EAM in evaluation mode; ``report`` holds the errors, the loss of every start and of every iteration.
+        The EAM in evaluation mode; ``report`` holds the errors, the loss of every start and of every iteration, the
+        parameters by name, and the audit of its curves.
 
     Raises:
-        InputError: no frames, labels are missing, a reference energy cannot be used, or nothing interacts within the
-            cutoff.
+        InputError: no frames, labels are missing, a reference energy or a setting cannot be used, or nothing interacts
+            within the cutoff.
         ComputationError: no start gave a finite loss.
     """
     settings = settings or EAMSettings()
     if cutoff is not None:
         settings = settings.model_copy(update={"cutoff": cutoff})
     _refuse_unlabelled(frames)
-    elements = sorted(
-        {symbol for atoms in frames for symbol in atoms.symbols}, key=lambda symbol: atomic_numbers[symbol]
-    )
-    eam = EAM(elements, settings.cutoff, settings.form)
     known = known_reference_energies(frames, reference_energies)
+    elements = sorted({symbol for atoms in frames for symbol in atoms.symbols}, key=atomic_numbers.__getitem__)
     # An isolated atom has its E0 as energy whatever the parameters are
-    frames = [atoms for atoms in frames if atoms.info.get(CONFIG_TYPE) != ISOLATED_ATOM]
+    frames, validation, held_out = (
+        [atoms for atoms in some if atoms.info.get(CONFIG_TYPE) != ISOLATED_ATOM]
+        for some in (frames, validation, held_out)
+    )
     if not frames:
         raise InputError("the EAM fit got isolated atoms only; add structures in which atoms interact")
+    choice = None
+    if settings.form == "auto":
+        settings, choice = _choose_form(elements, frames, validation, known, settings)
+    eam = _fit(elements, frames, known, settings)
+    if choice:
+        eam.report["forms"] = choice
+    if held_out:
+        eam.report["held_out"] = Problem(eam, held_out).errors(eam)
+    return eam
+
+
+def _choose_form(
+    elements: Sequence[str],
+    frames: Sequence[Atoms],
+    validation: Sequence[Atoms],
+    known: Mapping[str, float],
+    settings: EAMSettings,
+) -> tuple[EAMSettings, dict[str, float]]:
+    """Settings with the better form, and the loss of each on structures that it was not fitted to."""
+    fitted = list(frames)
+    if not validation and len(frames) > 1:
+        validation = fitted[4::5] or fitted[-1:]
+        fitted = [atoms for number, atoms in enumerate(fitted) if number % 5 != 4] if len(frames) > 4 else fitted[:-1]
+    losses = {}
+    for form in ("alloy", "fs"):
+        eam = _fit(elements, fitted, known, settings.model_copy(update={"form": form}))
+        problem = Problem(eam, validation or fitted, eam.reference_energies())
+        problem.scales = Problem(eam, fitted, known).scales
+        with torch.no_grad():
+            losses[form] = problem.loss(eam, settings).item()
+    # Losses are mean squares of errors in the main
+    best = "alloy" if losses["alloy"] ** 0.5 <= (1.0 + TOLERANCE) * losses["fs"] ** 0.5 else "fs"
+    log.info("EAM fit: the form '%s' is chosen; held-out loss of alloy %.4f, fs %.4f", best, *losses.values())
+    return settings.model_copy(update={"form": best}), losses
+
+
+def _fit(elements: Sequence[str], frames: Sequence[Atoms], known: Mapping[str, float], settings: EAMSettings) -> EAM:
+    eam = EAM(elements, settings.cutoff, "fs" if settings.form == "fs" else "alloy")
     problem = Problem(eam, frames, known)
     if not problem.weight.any():
         raise InputError("the EAM fit got structures whose config_weight is 0 only")
-    if not problem.pairs():
+    seen = problem.distances(eam)
+    if not seen:
         raise InputError(f"no two atoms of the training structures are within the EAM cutoff of {settings.cutoff} Å")
-    unseen = _unseen_pairs(eam, problem)
-    _scale_densities(eam, problem)
-    history, starts = _search(eam, frames, problem, known, settings)
+    unseen = _unseen_pairs(eam, seen)
+    _start_from_data(eam, problem)
+    starts, history = _search(eam, frames, problem, known, settings)
     eam.e0.copy_(problem.best_e0(eam))
     eam.requires_grad_(False)  # noqa: FBT003
     eam.report = {
         "settings": settings.model_dump(mode="json"),
         "frames": len(frames),
-        "start_losses": starts,
+        "start_losses": [losses[-1] for losses in starts],
+        "starts": starts,
         "loss": history,
         "baseline_energy_rmse": problem.constant_error(),
         "known_e0": {symbol: known[symbol] for symbol in elements if symbol in known},
         "unseen_pairs": unseen,
+        "parameters": named_values(eam),
+        "audit": audit(eam, seen),
         "train": problem.errors(eam),
+        "stress_offset": problem.stress_offset(eam),
     }
-    if held_out:
-        eam.report["held_out"] = Problem(eam, held_out).errors(eam)
     return eam
 
 
@@ -106,10 +162,9 @@ def _refuse_unlabelled(frames: Sequence[Atoms]) -> None:
             )
 
 
-def _unseen_pairs(eam: EAM, problem: Problem) -> list[str]:
+def _unseen_pairs(eam: EAM, seen: Mapping[tuple[int, int], tuple[float, float]]) -> list[str]:
     """Pairs "A-B" that no structure shows within the cutoff; the log names them."""
-    seen = problem.pairs()
-    unseen = [f"{eam.elements[a]}-{eam.elements[b]}" for a, b in eam.pairs if (a, b) not in seen]
+    unseen = [eam.pair_name(*pair) for pair in eam.pairs if pair not in seen]
     if unseen:
         log.warning(
             "EAM fit: no training structure has %s within %g Å; these pairs keep the shape that every fit starts from",
@@ -119,95 +174,138 @@ def _unseen_pairs(eam: EAM, problem: Problem) -> list[str]:
     return unseen
 
 
-def _scale_densities(eam: EAM, problem: Problem) -> None:
-    """Start with densities of order one, where the embedding function has its structure."""
+def _start_from_data(eam: EAM, problem: Problem) -> None:
+    """Typical values: Morse minima at the mean distance of nearest neighbours, and the mean density as its unit."""
     with torch.no_grad():
-        density = problem.densities(eam)
-        eam.log_amplitude.sub_(torch.log(density[density > 0].mean()))
+        for (a, b), distance in problem.nearest(eam).items():
+            number, inner = eam.pair_number(a, b), MORSE_START * eam.covalent_sum(a, b)
+            minimum = max(distance, 1.1 * inner)
+            eam.log_minimum[number] = np.log(minimum - inner)
+            eam.log_width[number] = np.log(STIFFNESS / minimum)
+    density = problem.densities(eam)
+    for kind in range(len(eam.elements)):
+        felt = density[(problem.types == kind) & (density > 0)]
+        if len(felt):
+            eam.density_scale[kind] = felt.mean()
 
 
 def _search(
     eam: EAM, frames: Sequence[Atoms], problem: Problem, known: Mapping[str, float], settings: EAMSettings
-) -> tuple[list[float], list[float]]:
-    """Screen the starts, then fit the best with all frames. Loss of every iteration, and of every start."""
+) -> tuple[list[list[float]], list[float]]:
+    """Screen the starts and fit the best with ever more frames. Losses by iteration: of every start, and of the end."""
     rng = np.random.default_rng(settings.seed)
-    origin = _get(eam)
-    some = rng.permutation(len(frames))[: settings.screening_frames]
-    small = problem
-    if len(frames) > settings.screening_frames:
-        small = Problem(eam, [frames[i] for i in sorted(some)], known)
-    small.scales = problem.scales
-    best: tuple[float, np.ndarray] | None = None
-    losses = []
+    order = rng.permutation(len(frames))
+    stages = [problem]
+    for size in (MORE * settings.screening_frames, settings.screening_frames):
+        if size < len(stages[0].energy):
+            some = Problem(eam, [frames[i] for i in sorted(order[:size])], known)
+            some.scales = problem.scales
+            stages.insert(0, some)
+    moves = freedom(eam, settings)
+    set_values(eam, moves.origin)
+    depends = _depends(eam, problem, moves, settings)
+    first = moves.origin
+    if settings.warm_start is not None:
+        start_from(eam, load_eam(settings.warm_start), str(settings.warm_start))
+        first = get_values(eam)
     with progress_bar() as bar:
-        total = settings.starts * settings.screening_iterations + settings.max_iterations
+        total = settings.starts * settings.screening_iterations + len(stages[1:] or stages) * settings.max_iterations
         task = bar.add_task("fitting the EAM", total=total, note="")
+        done = 0
 
-        def show(number: int, iteration: int, loss: float) -> None:
-            bar.update(task, completed=number * settings.screening_iterations + iteration, note=f"loss {loss:.4f}")
+        def descend(some: Problem, start: np.ndarray, iterations: int, converged: float) -> OptimizeResult:
+            nonlocal done
 
-        # What no label depends on, a pair that no structure shows, stays exactly where it is
-        loss, slope = _loss_and_slope(eam, problem, settings)
-        depends = (slope != 0.0) | (not np.isfinite(loss))
+            def show(iteration: int, loss: float) -> None:
+                bar.update(task, completed=done + iteration, note=_note(loss, some))
+
+            found = _descend(eam, some, settings, moves, start, iterations, converged, show)
+            done += iterations
+            return found
+
+        found = []
         for number in range(settings.starts):
-            start = origin + (0.4 * rng.standard_normal(len(origin)) * depends if number else 0.0)
-            found = _descend(
-                eam, small, settings, start, origin, settings.screening_iterations, lambda i, v, n=number: show(n, i, v)
-            )
-            losses.append(found[0])
-            if found[0] < REFUSED and (best is None or found[0] < best[0]):
-                best = (found[0], found[1])
-        if best is None:
-            raise ComputationError(
-                "the EAM fit found no start with a finite loss; look at the data with 'datasets info'"
-            )
-        _, values, history = _descend(
-            eam, problem, settings, best[1], origin, settings.max_iterations, lambda i, v: show(settings.starts, i, v)
-        )
-    _set(eam, values)
-    log.info("EAM fit: loss of the starts %s, final %.4f", ", ".join(f"{loss:.3f}" for loss in losses), history[-1])
-    return history, losses
+            shift = SPREAD * rng.standard_normal(len(moves.free(first))) * depends
+            start = moves.free(first) + (shift if number else 0.0)
+            found.append(descend(stages[0], start, settings.screening_iterations, CONVERGED[0]))
+        best = min(found, key=lambda result: result.fun)
+        if not best.fun < REFUSED:
+            raise ComputationError("the EAM fit found no start with a finite loss; see 'datasets info' of the data")
+        starts = [result.history for result in found]
+        for number, some in enumerate(stages[1:] or stages):
+            best = descend(some, best.x, settings.max_iterations, CONVERGED[min(number, 1)])
+    set_values(eam, moves.full(best.x))
+    log.info(
+        "EAM fit: loss of the starts %s, final %.4f (%d frames, %d iterations)",
+        ", ".join(f"{losses[-1]:.3f}" for losses in starts),
+        best.fun,
+        len(problem.energy),
+        len(best.history),
+    )
+    return starts, best.history
+
+
+def _note(loss: float, problem: Problem) -> str:
+    """The loss and the errors of its last evaluation."""
+    energy, forces = problem.latest.get("energy"), problem.latest.get("forces")
+    parts = [f"{len(problem.energy)} frames: loss {loss:.4f}"]
+    if energy is not None:
+        parts.append(f"{1e3 * energy:.3g} meV/atom")
+    if forces is not None:
+        parts.append(f"{forces:.3g} eV/Å")
+    return ", ".join(parts)
+
+
+def _depends(eam: EAM, problem: Problem, moves: Freedom, settings: EAMSettings) -> np.ndarray:
+    """Which free parameters a label depends on: what belongs to a pair that no structure shows stays where it is."""
+    loss, slope = _loss_and_slope(eam, problem, settings)
+    return (moves.slope(slope) != 0.0) | (not np.isfinite(loss))
 
 
 def _descend(
     eam: EAM,
     problem: Problem,
     settings: EAMSettings,
+    moves: Freedom,
     start: np.ndarray,
-    origin: np.ndarray,
     iterations: int,
-    report: Any,
-) -> tuple[float, np.ndarray, list[float]]:
-    """L-BFGS-B from one start: loss, parameters, loss after every iteration."""
+    converged: float,
+    report: Callable[[int, float], None],
+) -> OptimizeResult:
+    """L-BFGS-B from one start; the result has the losses of all iterations as ``history``."""
     history: list[float] = []
     # The labels' terms are means over structures; a prior weighs less the more of them there are
     prior = settings.prior / len(problem.energy)
 
     def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
-        _set(eam, values)
+        full = moves.full(values)
+        set_values(eam, full)
         loss, slope = _loss_and_slope(eam, problem, settings)
         if not np.isfinite(loss):
             return REFUSED, np.zeros_like(values)
-        offset = values - origin
-        return loss + prior * float(offset @ offset), slope + 2.0 * prior * offset
+        offset = full - moves.origin
+        return loss + prior * float(offset @ offset), moves.slope(slope + 2.0 * prior * offset)
 
-    def callback(intermediate_result: Any) -> None:
+    def callback(intermediate_result: OptimizeResult) -> None:
         history.append(float(intermediate_result.fun))
         report(len(history), history[-1])
 
-    margin = _margins(eam)
-    low, high = origin - margin, origin + margin
-    start = np.clip(start, low, high)
-    found = minimize(
-        objective,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=list(zip(low, high, strict=True)),
-        callback=callback,
-        options={"maxiter": iterations, "maxcor": 20},
-    )
-    return float(found.fun), np.array(found.x), history or [float(found.fun)]
+    bounds = moves.bounds()
+    start = np.clip(start, [low for low, _ in bounds], [high for _, high in bounds])
+    if len(start):
+        found = minimize(
+            objective,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            callback=callback,
+            options={"maxiter": iterations, "maxcor": 20, "ftol": converged},
+        )
+    else:  # every parameter is fixed
+        found = OptimizeResult(x=start, fun=objective(start)[0])
+    found.history = history or [float(found.fun)]
+    return found
 
 
 def _loss_and_slope(eam: EAM, problem: Problem, settings: EAMSettings) -> tuple[float, np.ndarray]:
@@ -216,28 +314,4 @@ def _loss_and_slope(eam: EAM, problem: Problem, settings: EAMSettings) -> tuple[
     loss = problem.loss(eam, settings)
     if torch.isfinite(loss):
         loss.backward()
-    return loss.item(), np.concatenate([_gradient(parameter) for parameter in eam.parameters()])
-
-
-def _margins(eam: EAM) -> np.ndarray:
-    margins = [
-        np.full(value.numel(), STEEP_MARGIN if name in STEEP else MARGIN) for name, value in eam.named_parameters()
-    ]
-    return np.concatenate(margins)
-
-
-def _gradient(parameter: torch.nn.Parameter) -> np.ndarray:
-    return np.zeros(parameter.numel()) if parameter.grad is None else parameter.grad.reshape(-1).numpy().copy()
-
-
-def _get(eam: EAM) -> np.ndarray:
-    return np.concatenate([parameter.detach().reshape(-1).numpy() for parameter in eam.parameters()])
-
-
-def _set(eam: EAM, values: np.ndarray) -> None:
-    place = 0
-    with torch.no_grad():
-        for parameter in eam.parameters():
-            size = parameter.numel()
-            parameter.copy_(torch.from_numpy(values[place : place + size].copy()).reshape(parameter.shape))
-            place += size
+    return loss.item(), get_gradient(eam)

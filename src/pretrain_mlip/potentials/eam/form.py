@@ -1,18 +1,21 @@
-"""The fitted embedded-atom potential: Morse pairs, exponential densities, a convex embedding, a ZBL wall.
+"""The fitted embedded-atom potential: Morse pairs, densities of an exponential and a shell, a convex embedding, a wall.
 
 phi = D [(1 - exp(-a (r - r0)))² - 1] c(r) + ZBL(r) w(r) (Morse, Phys. Rev. 34, 57 (1929)), with c the taper to the
 cutoff and w the fade of the universal repulsion between 0.35 and 0.70 of the sum of covalent radii s. The Morse minimum
-lies outside 0.70 s by construction.
+lies outside 0.70 s by construction; inside 0.60 s the Morse part goes on with a constant slope, so that a steep one,
+fitted to pairs that never come close, does not rise to absurd heights.
 
-f = A exp(-b (q(r) - s)) c(r), where q(r) is the distance above 0.70 s and a constant below 0.60 s. An atom at contact
-hence changes no density: inside 0.60 s the force between two atoms is that of phi alone, strictly repulsive and
-steepening, whatever the data said and whatever surrounds the pair. That is the wall, and no fit can remove it. The form
-``alloy`` has one density per source element (s is then the largest of its pairs), ``fs`` one per source and centre
-(Finnis and Sinclair, Philos. Mag. A 50, 45 (1984)).
+f = [A exp(-b (q - s)) + B exp(-((q - m)/v)²)] c(r), where q(r) is the distance above 0.70 s and a constant below
+0.60 s. The Gaussian is a shell of neighbours that counts for more than the exponential says. An atom at contact changes
+no density: inside 0.60 s the force between two atoms is that of phi alone, strictly repulsive and steepening, whatever
+the data said and whatever surrounds the pair. That is the wall, and no fit can remove it. The form ``alloy`` has one
+density per source element (s is then the largest of its pairs), ``fs`` one per source and centre (Finnis and Sinclair,
+Philos. Mag. A 50, 45 (1984)).
 
-F(rho) = -k1 g(rho) + k2 rho + k3 rho²/(1 + rho/kappa), g = sqrt(rho + delta) - sqrt(delta): F(0) = 0, convex because k1
-and k3 are positive (a further neighbour binds less than the one before), and linear far above the data (rho is scaled
-to be of order one there), where LAMMPS continues it linearly and other codes by its spline.
+F = -k1 g(x) + k2 x + k3 x²/(1 + x/kappa), g = sqrt(x + delta) - sqrt(delta), where x is the density divided by what
+atoms of the element have on average when the fit begins. F(0) = 0; F is convex because k1 and k3 are positive (a
+further neighbour binds less than the one before), and linear far above the data, where LAMMPS continues it linearly and
+other codes by its spline.
 """
 
 from __future__ import annotations
@@ -40,17 +43,20 @@ FLAT = (0.60, 0.70)  # of the covalent sum: where the density turns constant
 MORSE_START = 0.70  # of the covalent sum: r0 lies outside
 DELTA = 0.05  # smooths the square root at zero density
 KAPPA = 5.0  # where the quadratic part turns linear
+SHELL = 1.65  # of the covalent sum: where the shell of a density starts out
 SPACING = 0.002  # Å at most between the nodes of tables: cubics are then good to 1e-9 of the functions
 
 
 class EAM(EmbeddedAtom):
     """An embedded-atom potential with the functions above.
 
-    Parameters are stored as logarithms where they must be positive. P = S (S + 1) / 2 pairs in the order of
-    ``pairs``; densities are (S, S), row the source, column the centre, or (S, 1) in the form ``alloy``.
+    Parameters are stored as logarithms where they must be positive; ``parameters`` names them as the equations do.
+    P = S (S + 1) / 2 pairs in the order of ``pairs``; densities are (S, S), row the source, column the centre, or
+    (S, 1) in the form ``alloy``.
     """
 
     kind = "eam"
+    density_scale: Tensor
 
     def __init__(self, elements: Sequence[str], cutoff: float = 8.0, form: Form = "alloy") -> None:
         if form not in get_args(Form):
@@ -65,17 +71,25 @@ class EAM(EmbeddedAtom):
         sources = (count, count) if form == "fs" else (count, 1)
 
         def filled(shape: Sequence[int], value: float) -> nn.Parameter:
-            return nn.Parameter(torch.full(tuple(shape), value, dtype=torch.float64))
+            return nn.Parameter(torch.full(tuple(shape), float(np.log(value)), dtype=torch.float64))
 
+        reach = torch.tensor(
+            [[self.density_sum(source, centre) for centre in range(sources[1])] for source in range(count)],
+            dtype=torch.float64,
+        )
         self.sums = torch.tensor(sums, dtype=torch.float64)
-        self.log_depth = filled([len(self.pairs)], float(np.log(0.5)))  # ln D, D in eV
-        self.log_width = filled([len(self.pairs)], float(np.log(1.5)))  # ln a, a in 1/Å
-        self.log_minimum = nn.Parameter(torch.log((1.05 - MORSE_START) * self.sums))  # ln(r0 - 0.70 s)
-        self.log_amplitude = filled(sources, float(np.log(0.3)))  # ln A
-        self.log_decay = filled(sources, float(np.log(1.5)))  # ln b, b in 1/Å
-        self.log_root = filled([count], 0.0)  # ln k1, k in eV
-        self.linear = filled([count], 0.0)  # k2
-        self.log_square = filled([count], float(np.log(0.1)))  # ln k3
+        self.log_depth = filled([len(self.pairs)], 0.5)
+        self.log_width = filled([len(self.pairs)], 1.5)
+        self.log_minimum = nn.Parameter(torch.log((1.05 - MORSE_START) * self.sums))
+        self.log_amplitude = filled(sources, 0.3)
+        self.log_decay = filled(sources, 1.5)
+        self.log_shell = filled(sources, 0.03)
+        self.log_shell_distance = nn.Parameter(torch.log((SHELL - FLAT[1]) * reach))
+        self.log_shell_width = filled(sources, 1.0)
+        self.log_root = filled([count], 1.0)
+        self.linear = nn.Parameter(torch.zeros(count, dtype=torch.float64))
+        self.log_square = filled([count], 0.1)
+        self.register_buffer("density_scale", torch.ones(count, dtype=torch.float64))
 
     def config(self) -> dict[str, Any]:
         return {"kind": self.kind, "elements": list(self.elements), "cutoff": self.cutoff, "form": self.form}
@@ -109,12 +123,16 @@ class EAM(EmbeddedAtom):
         return {"morse": self.morse(a, b, distance)[0], "wall": self.wall(a, b, distance)[0]}
 
     def morse(self, a: int, b: int, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """The tapered Morse part of phi and its derivative."""
-        number = self.pair_number(a, b)
+        """The tapered Morse part of phi and its derivative; inside contact it goes on with a constant slope."""
+        number, total = self.pair_number(a, b), self.covalent_sum(a, b)
         depth, width = self.log_depth[number].exp(), self.log_width[number].exp()
-        minimum = MORSE_START * self.covalent_sum(a, b) + self.log_minimum[number].exp()
-        decay = torch.exp(-width * (distance - minimum))
-        value, slope = depth * decay * (decay - 2.0), 2.0 * depth * width * decay * (1.0 - decay)
+        minimum = MORSE_START * total + self.log_minimum[number].exp()
+        flat, flat_slope = flattened(distance, FLAT[0] * total, FLAT[1] * total)
+        decay = torch.exp(-width * (flat - minimum))
+        inner_slope, curvature = 2.0 * depth * width * decay * (1.0 - decay), 2.0 * depth * width**2 * decay
+        inside = distance - flat
+        value = depth * decay * (decay - 2.0) + inner_slope * inside
+        slope = inner_slope + curvature * (2.0 * decay - 1.0) * flat_slope * inside
         taper, taper_slope = switch(distance, TAPER_START * self.cutoff, self.cutoff)
         return value * taper, slope * taper + value * taper_slope
 
@@ -127,25 +145,31 @@ class EAM(EmbeddedAtom):
         return value * fade, slope * fade + value * fade_slope
 
     def density(self, source: int, centre: int, distance: Tensor) -> tuple[Tensor, Tensor]:
-        column = centre if self.form == "fs" else 0
-        if self.form == "fs":
-            total = self.covalent_sum(source, centre)
-        else:
-            total = max(self.covalent_sum(source, other) for other in range(len(self.elements)))
-        amplitude, decay = self.log_amplitude[source, column].exp(), self.log_decay[source, column].exp()
+        place = source, centre if self.form == "fs" else 0
+        total = self.density_sum(source, centre)
         flat, flat_slope = flattened(distance, FLAT[0] * total, FLAT[1] * total)
-        value = amplitude * torch.exp(-decay * (flat - total))
+        amplitude, decay = self.log_amplitude[place].exp(), self.log_decay[place].exp()
+        height, width = self.log_shell[place].exp(), self.log_shell_width[place].exp()
+        offset = (flat - FLAT[1] * total - self.log_shell_distance[place].exp()) / width
+        tail, shell = amplitude * torch.exp(-decay * (flat - total)), height * torch.exp(-offset.square())
+        value, slope = tail + shell, (-decay * tail - (2.0 / width) * offset * shell) * flat_slope
         taper, taper_slope = switch(distance, TAPER_START * self.cutoff, self.cutoff)
-        return value * taper, value * (taper_slope - decay * flat_slope * taper)
+        return value * taper, slope * taper + value * taper_slope
+
+    def density_sum(self, source: int, centre: int) -> float:
+        """The sum of covalent radii (Å) that scales a density; in the form ``alloy`` the largest of the source."""
+        centres = [centre] if self.form == "fs" else range(len(self.elements))
+        return max(self.covalent_sum(source, other) for other in centres)
 
     def embedding(self, types: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
         root, square = self.log_root.exp().index_select(0, types), self.log_square.exp().index_select(0, types)
-        linear = self.linear.index_select(0, types)
-        smooth_root = torch.sqrt(density + DELTA)
-        damping = 1.0 / (1.0 + density / KAPPA)
-        value = -root * (smooth_root - DELTA**0.5) + linear * density + square * density.square() * damping
-        slope = -0.5 * root / smooth_root + linear + square * density * damping * (1.0 + damping)
-        return value, slope
+        linear, scale = self.linear.index_select(0, types), self.density_scale.index_select(0, types)
+        x = density / scale
+        smooth_root = torch.sqrt(x + DELTA)
+        damping = 1.0 / (1.0 + x / KAPPA)
+        value = -root * (smooth_root - DELTA**0.5) + linear * x + square * x.square() * damping
+        slope = -0.5 * root / smooth_root + linear + square * x * damping * (1.0 + damping)
+        return value, slope / scale
 
     def tabulate(self) -> Functions:
         count, points = len(self.elements), round(np.ceil(self.cutoff / SPACING)) + 1

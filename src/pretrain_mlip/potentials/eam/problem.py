@@ -87,13 +87,32 @@ class Problem:
             max(rms(self.stress[self.has_stress]) or 0.0, 1e-3),
         )
 
-    def pairs(self) -> set[tuple[int, int]]:
-        """Pairs of types, the smaller first, that are within the cutoff of each other somewhere."""
-        found = set()
+    def distances(self, eam: EmbeddedAtom) -> dict[tuple[int, int], tuple[float, float]]:
+        """Pair of types, the smaller first -> shortest and longest distance (Å) within the cutoff of ``eam``."""
+        low = torch.full((len(eam.elements) ** 2,), torch.inf, dtype=torch.float64)
+        high = torch.zeros_like(low)
         for chunk in self.sums.chunks:
-            inside = chunk.first  # all of them: the lists have no skin
-            kinds = torch.stack([self.types[inside], self.types[chunk.second]]).sort(dim=0).values
-            found |= {(int(a), int(b)) for a, b in torch.unique(kinds, dim=1).T}
+            kinds = torch.stack([self.types[chunk.first], self.types[chunk.second]]).sort(dim=0).values
+            place, distance = kinds[0] * len(eam.elements) + kinds[1], 1.0 / chunk.inverse
+            low.scatter_reduce_(0, place, distance, "amin")
+            high.scatter_reduce_(0, place, distance, "amax")
+        both = {(a, b): a * len(eam.elements) + b for a, b in eam.pairs}
+        return {pair: (float(low[n]), float(high[n])) for pair, n in both.items() if torch.isfinite(low[n])}
+
+    def nearest(self, eam: EmbeddedAtom) -> dict[tuple[int, int], float]:
+        """Pair of types, the smaller first -> distance (Å) to the nearest neighbour of that type, mean over atoms."""
+        count = len(eam.elements)
+        nearest = torch.full((len(self.types) * count,), torch.inf, dtype=torch.float64)
+        for chunk in self.sums.chunks:
+            for here, there in ((chunk.first, chunk.second), (chunk.second, chunk.first)):
+                nearest.scatter_reduce_(0, here * count + self.types[there], 1.0 / chunk.inverse, "amin")
+        nearest = nearest.reshape(-1, count)
+        found = {}
+        for a, b in eam.pairs:
+            both = torch.cat([nearest[self.types == a, b], nearest[self.types == b, a]])
+            both = both[torch.isfinite(both)]
+            if len(both):
+                found[a, b] = float(both.mean())
         return found
 
     def predict(self, eam: EmbeddedAtom) -> Prediction:
