@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PER_LINE = 5
 FEWEST, MOST = 100, 1_000_000  # points of a table
-NEIGHBORS_AT_CONTACT = 16  # the table reaches the density of so many atoms at contact: more than any simulation meets
+PACKED = 0.70  # of the covalent sum; see ``_highest_density``
 STEP_RHO = 5e-4  # at most, unless points_rho says otherwise; see ``as_tables``
 
 
@@ -78,10 +78,10 @@ def as_tables(eam: EmbeddedAtom, points_r: int | None = None, points_rho: int | 
         eam: the potential.
         points_r: table size in r; the last point lies on the cutoff. The nodes that this package evaluates the EAM
             from where not given, so that both differ by no more than the slopes between nodes.
-        points_rho: table size in the density, up to that of 16 atoms at contact, where densities have their largest
-            value: many times that of a dimer at 0.5 Å. Where not given, so many that the step is at most 5e-4. LAMMPS
-            takes the slope of F at the first two nodes from coarse differences, wrong by 11 k1 times the step, because
-            F'' (0) = 22 k1: atoms of density below one step, all but isolated, are then wrong by up to 1e-6 k1, others
+        points_rho: table size in the density, up to that of a crystal compressed to a third of its volume, many times
+            that of a dimer at 0.5 Å. Where not given, so many that the step is at most 5e-4. LAMMPS takes the slope of
+            F at the first node from the difference of two samples, wrong by 11 k1 times the step because
+            F''(0) = 22 k1: atoms of density below one step, all but isolated, are then wrong by up to 1e-6 k1, others
             by less than 1e-8 k1.
 
     Raises:
@@ -101,7 +101,7 @@ def as_tables(eam: EmbeddedAtom, points_r: int | None = None, points_rho: int | 
     distance[-1] = eam.cutoff
     centres = range(count) if eam.form == "fs" else range(1)
     densities = torch.stack([eam.density(a, c, distance)[0] for a in range(count) for c in centres])
-    largest = NEIGHBORS_AT_CONTACT * float(densities.max())
+    largest = _highest_density(eam)
     if not math.isfinite(largest):
         raise InputError("a density is not finite everywhere; the fit that it comes from did not converge")
     points_rho = _size("points_rho", math.ceil(largest / STEP_RHO) + 1 if points_rho is None else points_rho)
@@ -119,6 +119,25 @@ def as_tables(eam: EmbeddedAtom, points_r: int | None = None, points_rho: int | 
     tables.e0.copy_(eam.e0)
     tables.report = dict(eam.report)
     return tables
+
+
+def _highest_density(eam: EmbeddedAtom) -> float:
+    """The density up to which F is tabulated; LAMMPS continues it as a straight line, other codes by their splines.
+
+    That of an atom in a close packing with neighbours at 0.70 of the covalent sum, where the wall begins: a third of
+    the ordinary volume, which takes hundreds of GPa.
+    """
+    highest = 0.0
+    for source in range(len(eam.elements)):
+        for centre in range(len(eam.elements)):
+            nearest = PACKED * eam.covalent_sum(source, centre)
+            reach = math.ceil(2**0.5 * eam.cutoff / nearest)
+            sites = np.indices([2 * reach + 1] * 3).reshape(3, -1) - reach
+            sites = sites[:, sites.sum(0) % 2 == 0]  # face-centred cubic, neighbours at sqrt(2)
+            distance = np.sqrt(0.5 * np.square(sites).sum(0)) * nearest
+            neighbors = torch.from_numpy(distance[(distance > 0.0) & (distance < eam.cutoff)])
+            highest = max(highest, float(eam.density(source, centre, neighbors)[0].sum()))
+    return highest
 
 
 def _size(name: str, points: int) -> int:
