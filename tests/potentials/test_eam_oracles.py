@@ -72,7 +72,8 @@ class Largest:
 
     def show(self) -> None:
         for code, off in self.off.items():
-            print(f"\n{self.title}: {code}: {off[0]:.0e} eV/atom {off[1]:.0e} eV/Å {off[2]:.0e} eV/Å³", end="")
+            sizes = f"{off[0]:.0e} eV/atom {off[1]:.0e} eV/Å {off[2]:.0e} eV/Å³"
+            print(f"\n{self.title}: {code}: {sizes}", end="")  # noqa: T201  # what -s is for
 
 
 def rounding(expected: Found) -> float:

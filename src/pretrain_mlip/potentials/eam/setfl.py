@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PER_LINE = 5
 FEWEST, MOST = 100, 1_000_000  # points of a table
-PACKED = 0.70  # of the covalent sum; see ``_highest_density``
+PACKED, HIGHEST = 0.70, 100.0  # of the covalent sum; of the density: see ``_highest_density``
 STEP_RHO = 5e-4  # at most, unless points_rho says otherwise; see ``as_tables``
 
 
@@ -79,10 +79,10 @@ def as_tables(eam: EmbeddedAtom, points_r: int | None = None, points_rho: int | 
         points_r: table size in r; the last point lies on the cutoff. The nodes that this package evaluates the EAM
             from where not given, so that both differ by no more than the slopes between nodes.
         points_rho: table size in the density, up to that of a crystal compressed to a third of its volume, many times
-            that of a dimer at 0.5 Å. Where not given, so many that the step is at most 5e-4. LAMMPS takes the slope of
-            F at the first node from the difference of two samples, wrong by 11 k1 times the step because
-            F''(0) = 22 k1: atoms of density below one step, all but isolated, are then wrong by up to 1e-6 k1, others
-            by less than 1e-8 k1.
+            that of a dimer at 0.5 Å, but 100 at most. Where not given, so many that the step is at most 5e-4. LAMMPS
+            takes the slope of F at the first node from the difference of two samples, wrong by 11 k1 times the step
+            because F''(0) = 22 k1: atoms of density below one step, all but isolated, are then wrong by up to 1e-6 k1,
+            others by less than 1e-8 k1.
 
     Raises:
         InputError: a size is out of range, or is given for a potential that has tables of its own.
@@ -102,8 +102,8 @@ def as_tables(eam: EmbeddedAtom, points_r: int | None = None, points_rho: int | 
     centres = range(count) if eam.form == "fs" else range(1)
     densities = torch.stack([eam.density(a, c, distance)[0] for a in range(count) for c in centres])
     largest = _highest_density(eam)
-    if not math.isfinite(largest):
-        raise InputError("a density is not finite everywhere; the fit that it comes from did not converge")
+    if not bool(torch.isfinite(densities).all()) or not largest > 0:
+        raise InputError("a density is zero or not finite; the fit that it comes from did not converge")
     points_rho = _size("points_rho", math.ceil(largest / STEP_RHO) + 1 if points_rho is None else points_rho)
     step_rho = largest / (points_rho - 1)
     density = torch.arange(points_rho, dtype=torch.float64) * step_rho
@@ -125,7 +125,8 @@ def _highest_density(eam: EmbeddedAtom) -> float:
     """The density up to which F is tabulated; LAMMPS continues it as a straight line, other codes by their splines.
 
     That of an atom in a close packing with neighbours at 0.70 of the covalent sum, where the wall begins: a third of
-    the ordinary volume, which takes hundreds of GPa.
+    the ordinary volume, which takes hundreds of GPa. But not above 100, where densities are of order one in the data:
+    the slope of F is there within 0.3 % of what it tends to, and the step stays small whatever a fit came to.
     """
     highest = 0.0
     for source in range(len(eam.elements)):
@@ -137,7 +138,7 @@ def _highest_density(eam: EmbeddedAtom) -> float:
             distance = np.sqrt(0.5 * np.square(sites).sum(0)) * nearest
             neighbors = torch.from_numpy(distance[(distance > 0.0) & (distance < eam.cutoff)])
             highest = max(highest, float(eam.density(source, centre, neighbors)[0].sum()))
-    return highest
+    return min(highest, HIGHEST)
 
 
 def _size(name: str, points: int) -> int:
