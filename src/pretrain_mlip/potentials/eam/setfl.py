@@ -89,7 +89,8 @@ def as_tables(eam: EmbeddedAtom, points_r: int | None = None, points_rho: int | 
     """
     if isinstance(eam, TabulatedEAM):
         if points_r is not None or points_rho is not None:
-            raise InputError("this potential is made of tables, which keep their sizes; leave points_r, points_rho out")
+            name = eam.report.get("source", "this potential")
+            raise InputError(f"{name} is made of tables, which keep their sizes; leave points_r and points_rho out")
         copy = TabulatedEAM.from_config(eam.config())
         copy.load_state_dict(eam.state_dict())
         copy.report = dict(eam.report)

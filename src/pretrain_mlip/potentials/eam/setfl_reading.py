@@ -220,7 +220,10 @@ class _Reader:
                     self.fail(f"'{word}' is not finite ({name})")
                 values.append(value)
         if len(values) > count:
-            self.fail(f"the {name} has more than its {count} values; the next table starts on a new line")
+            self.fail(
+                f"the {name} ends within this line, {len(values) - count} values before its end; every table starts on "
+                f"a new line, so values are missing or too many here or before"
+            )
         return torch.tensor(values, dtype=torch.float64)
 
     def end(self) -> None:
