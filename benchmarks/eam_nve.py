@@ -23,8 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase.build import bulk
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
-from tests.lammps_oracle import Lammps, largest_distance, nve_with_ase
+from tests.lammps_oracle import Lammps, largest_distance, nve_with_ase, set_in_motion
 
 from pretrain_mlip import EAM, fit_eam
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
@@ -61,8 +60,7 @@ def main(timestep: float) -> None:
     eam, symbol, lattice = potential()
     atoms = bulk(symbol, "fcc", a=lattice, cubic=True) * (5, 5, 5)
     # a perfect crystal gives half of its kinetic energy to vibrations
-    MaxwellBoltzmannDistribution(atoms, temperature_K=2 * TEMPERATURE, rng=np.random.default_rng(0))
-    Stationary(atoms)
+    set_in_motion(atoms, 2 * TEMPERATURE)
     steps, every = round(1000.0 * PICOSECONDS / timestep), 10
     engine = Lammps()
     with tempfile.TemporaryDirectory() as folder:

