@@ -44,15 +44,17 @@ def potential() -> tuple[EmbeddedAtom, str, float]:
     return EAM.from_setfl(tables), "Cu", 3.615
 
 
-def follow(name: str, run: Iterator[tuple[np.ndarray, float]], atoms: int, every: float) -> None:
-    """Print the drift over a run; ``every`` in ps."""
+def follow(name: str, run: Iterator[tuple[np.ndarray, float]], atoms: int, every: float) -> np.ndarray:
+    """Print the drift over a run; ``every`` in ps. The last positions."""
     start = time.process_time()
-    energies = np.array([energy for _, energy in run]) * 1e3 / atoms
+    found = list(run)
+    energies = np.array([energy for _, energy in found]) * 1e3 / atoms
     times = every * np.arange(len(energies))
     slope, offset = np.polyfit(times, energies, 1)
     noise = np.std(energies - slope * times - offset)
     seconds = time.process_time() - start
     print(f"{name:8s} drift {slope:+.2e} meV/atom/ps, noise {noise:.1e} meV/atom, {seconds:.0f} s of processor time")
+    return found[-1][0]
 
 
 def main(timestep: float) -> None:
@@ -76,10 +78,14 @@ def main(timestep: float) -> None:
         )
         apart = [largest_distance(a, b, atoms) for (a, _), (b, _) in islice(pairs, 101)]
         print(f"positions in the first 100 steps differ by {max(apart):.1e} Å at most")
-        follow("LAMMPS", engine.nve(atoms, table, eam.elements, timestep, steps, every), 500, every * timestep / 1e3)
+        interval = every * timestep / 1e3
+        run = engine.nve(atoms, table, eam.elements, timestep, steps, every)
+        last = follow("LAMMPS", run, len(atoms), interval)
         ours = atoms.copy()
         ours.calc = eam.calculator()
-        follow("ASE", nve_with_ase(ours, timestep, steps, every), 500, every * timestep / 1e3)
+        run = nve_with_ase(ours, timestep, steps, every)
+        apart_at_the_end = largest_distance(last, follow("ASE", run, len(atoms), interval), atoms)
+        print(f"positions at the end differ by {apart_at_the_end:.1e} Å at most")
         print(f"temperature at the end {ours.get_temperature():.0f} K")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.conftest import STRUCTURES, hard_eam
 from tests.eam_structures import random_eam
+from tests.lammps_oracle import published
 
 from pretrain_mlip import EAM, PretrainedMLIP
 from pretrain_mlip.calculators.batched import predict
@@ -281,3 +285,33 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "b.eam.alloy").mkdir()
     with pytest.raises(InputError, match="cannot be read"):
         load_potential(tmp_path / "b.eam.alloy")
+
+
+@given(
+    place=st.integers(0, len(SMALL) - 1), cut=st.integers(0, 6), new=st.text("0123456789.-+eEdD# \n\tnaifx", max_size=4)
+)
+@settings(max_examples=300, deadline=None)
+def test_whatever_is_in_a_file_it_is_read_or_refused(place: int, cut: int, new: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = small(Path(folder), SMALL[:place] + new + SMALL[place + cut :])
+        try:
+            eam = load_potential(path)
+        except InputError as error:
+            assert str(error).startswith(str(path))  # noqa: PT017  # both outcomes are right
+        else:
+            assert all(torch.isfinite(value).all() for value in eam.state_dict().values())
+
+
+def test_all_that_lammps_ships(tmp_path: Path) -> None:
+    folder = published("Cu_mishin1.eam.alloy").parent
+    paths = [*folder.glob("*.eam.alloy"), *folder.glob("*.eam.fs")]
+    assert len(paths) > 15
+    for path in paths:
+        eam = EAM.from_setfl(path)
+        assert path.name.endswith(eam.form)
+        again = tmp_path / path.name
+        eam.write_setfl(again)
+        assert_equal(EAM.from_setfl(again), eam)
+    for path in folder.glob("*_u3.eam"):
+        with pytest.raises(InputError, match="funcfl"):
+            load_potential(path)

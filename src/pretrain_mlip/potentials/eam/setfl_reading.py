@@ -21,7 +21,7 @@ from pretrain_mlip.files import sha256
 from pretrain_mlip.potentials.eam.embedded_atom import Form
 from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
 
-SUFFIXES = (".alloy", ".fs", ".setfl")  # of files that can only be setfl
+SUFFIXES = (".alloy", ".fs", ".setfl", ".eam")  # of files that are EAM tables; *.eam are funcfl, which is then said
 FORMS: tuple[Form, Form] = ("alloy", "fs")
 COMMENTS = 3
 SHORT = 2.0  # steps by which a table may end before the cutoff: published files often stop one short
