@@ -42,7 +42,7 @@ FLAT = (0.60, 0.70)  # of the covalent sum: where the density turns constant
 MORSE_START = 0.70  # of the covalent sum: r0 lies outside
 DELTA = 0.05  # smooths the square root at zero density
 KAPPA = 5.0  # where the quadratic part turns linear
-SPACING = 0.002  # Å at most between the nodes of tables: cubics are then good to 1e-9 of the functions
+SPACING = 0.002  # Å at most between the nodes of tables: cubics are then good to 3e-8 eV Å, at their joints
 
 
 class EAM(EmbeddedAtom):
