@@ -208,6 +208,18 @@ def test_perturb_and_label(silica: Path, eam: Path, tmp_path: Path) -> None:
         )  # positions in the file have eight decimals
 
 
+def test_perturb_tells_the_distances_of_every_pair(silica: Path, eam: Path, tmp_path: Path) -> None:
+    arguments = ("perturb", silica, "-o", tmp_path / "p.extxyz", "--potential", eam, "rounds=1", "copies=1")
+    bins = {}
+    for dimers in (0, 1):
+        lines = succeeds(*arguments, f"dimers={dimers}").splitlines()
+        rows = [line.replace("│", " ").split() for line in lines if "│" in line]
+        assert [row[0] for row in rows] == ["O-O", "O-Si", "Si-Si"]
+        bins[dimers] = [" ".join(row[-3:]) for row in rows]
+    assert bins[1] == ["55 of 55"] * 3  # to the cutoff of this EAM, 6 Å
+    assert not set(bins[0]) & set(bins[1])
+
+
 def test_evaluate(silica: Path, network: Path, tmp_path: Path) -> None:
     text = succeeds("evaluate", network, silica, "-o", tmp_path / "e")
     assert "meV" in text

@@ -26,6 +26,7 @@ def predict(
     *,
     device: str = "cpu",
     dtype: str | None = None,
+    first: int = 0,
     description: str = "predicting",
 ) -> list[Labels]:
     """Energy (eV), forces (eV/Å) and stress (eV/Å³; None where a structure is not periodic in three directions).
@@ -35,6 +36,7 @@ def predict(
         frames: structures.
         device: "cpu", "cuda" or "auto".
         dtype: "float32" or "float64" for networks; None keeps theirs.
+        first: number of the first structure, for messages.
         description: for the progress bar.
 
     Raises:
@@ -45,7 +47,7 @@ def predict(
     if dtype is not None:
         potential.set_dtype(dtype_named(dtype))
     labels: list[Labels] = []
-    for graphs in _batches(potential, frames, description):
+    for graphs in _batches(potential, frames, first, description):
         batch = make_batch(graphs).to(str(place))
         with torch.no_grad():
             output = {name: value.detach().cpu().numpy() for name, value in potential(batch).items()}
@@ -64,22 +66,37 @@ def predict(
     return labels
 
 
-def label_structures(potential: Potential, frames: Sequence[Atoms], *, device: str = "cpu") -> list[Atoms]:
+def label_structures(
+    potential: Potential, frames: Sequence[Atoms], *, device: str = "cpu", workers: int = 1
+) -> list[Atoms]:
     """Copies of structures with the potential's energy, forces and stress as labels.
 
+    Args:
+        potential: any potential of ours.
+        frames: structures.
+        device: "cpu", "cuda" or "auto".
+        workers: processes that Dask starts; 1 computes in this process and needs no Dask.
+
     Raises:
-        InputError: see ``predict``.
+        InputError: see ``predict`` and ``predict_distributed``.
+        ComputationError: see ``predict_distributed``.
     """
+    if workers > 1:
+        from pretrain_mlip.calculators.distributed import predict_distributed
+
+        labels = predict_distributed(potential, frames, workers=workers, device=device, description="labelling")
+    else:
+        labels = predict(potential, frames, device=device, description="labelling")
     copies = [atoms.copy() for atoms in frames]
-    for atoms, found in zip(copies, predict(potential, frames, device=device, description="labelling"), strict=True):
+    for atoms, found in zip(copies, labels, strict=True):
         set_labels(atoms, found.energy, found.forces, found.stress)
     return copies
 
 
-def _batches(potential: Potential, frames: Sequence[Atoms], description: str) -> Iterator[list[Data]]:
+def _batches(potential: Potential, frames: Sequence[Atoms], first: int, description: str) -> Iterator[list[Data]]:
     graphs: list[Data] = []
     edges = 0
-    for number, atoms in enumerate(track(frames, description)):
+    for number, atoms in enumerate(track(frames, description), start=first):
         try:
             potential.types(torch.from_numpy(atoms.numbers.astype(np.int64)).to(next(potential.buffers()).device))
             graph = make_graph(atoms, potential.cutoff, half=potential.half_list)

@@ -26,6 +26,7 @@ from pretrain_mlip.potentials.eam.settings import EAMSettings
 from pretrain_mlip.potentials.eam.storage import load_eam
 from pretrain_mlip.structures.checks import check_structures, raise_on_errors
 from pretrain_mlip.structures.datasets import read_data
+from pretrain_mlip.structures.distances import pair_coverage, pairs_of
 from pretrain_mlip.structures.io import read_structures, write_structures
 from pretrain_mlip.structures.perturbation import Teacher, perturb
 from pretrain_mlip.structures.reference_energies import fit_reference_energies
@@ -128,6 +129,19 @@ def teacher_of(potential: Potential) -> Teacher:
     return lambda frames: predict(potential, frames, description="asking the teacher")
 
 
+def coverage_table(before: Sequence[Atoms], after: Sequence[Atoms], start: float, end: float) -> Table:
+    """Distances (Å) that every pair of elements has in two lists of structures, for the terminal."""
+    pairs = pairs_of([*before, *after])
+    both = [pair_coverage(frames, pairs, start, end) for frames in (before, after)]
+    rows = []
+    for pair in pairs:
+        found = [coverage[pair] for coverage in both]
+        closest = ["-" if one.closest is None else f"{one.closest:.2f}" for one in found]
+        rows.append([pair, *closest, *(f"{one.filled} of {one.bins}" for one in found)])
+    columns = ["pair", "closest before, Å", "after, Å", f"bins of {start:g} to {end:g} Å filled before", "after"]
+    return table("distances of pairs, structures and perturbed structures", columns, rows)
+
+
 def prepare_eam(folder: RunFolder, splits: Splits, config: RunConfig) -> EmbeddedAtom:
     """Fit the EAM of a run, or read the one that is already there."""
     if not folder.eam.exists():
@@ -142,7 +156,9 @@ def prepare_pretraining(folder: RunFolder, splits: Splits, eam: EmbeddedAtom, co
         counts: dict[str, int] = {}
         for name in ("train", "val"):
             parents: list[Atoms] = getattr(splits, name)
-            made = perturb(parents, config.perturbation, teacher=teacher_of(eam))
+            # Dimers are trained on only: their forces of thousands of eV/Å would alone decide which epoch is the best
+            settings = config.perturbation if name == "train" else config.perturbation.model_copy(update={"dimers": 0})
+            made = perturb(parents, settings, teacher=teacher_of(eam), cutoff=eam.cutoff)
             write_structures(folder.pretraining(name), [*label_structures(eam, parents), *made.frames])
             counts = {key: counts.get(key, 0) + made.counts.get(key, 0) for key in {*counts, *made.counts}}
         write_json(folder.pretraining_counts, dict(sorted(counts.items())))

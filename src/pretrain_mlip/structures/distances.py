@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import combinations_with_replacement
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -11,7 +12,7 @@ from ase.data import chemical_symbols
 from pretrain_mlip.structures.neighbors import find_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 def pairs_within(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -38,6 +39,25 @@ def pair_name(first: int, second: int) -> str:
     return "-".join(sorted((chemical_symbols[first], chemical_symbols[second])))
 
 
+def pairs_of(frames: Iterable[Atoms]) -> list[str]:
+    """Names of all pairs of the elements in the frames, whether a frame has them together or not."""
+    numbers = sorted({int(number) for atoms in frames for number in atoms.numbers})
+    return sorted(pair_name(*pair) for pair in combinations_with_replacement(numbers, 2))
+
+
+def distances_by_pair(frames: Sequence[Atoms], r_max: float) -> dict[str, np.ndarray]:
+    """Distances (Å) up to ``r_max`` of all pairs in the frames: pair name ("O-Si") -> (P,); each pair counts once."""
+    found: dict[str, list[np.ndarray]] = {}
+    for atoms in frames:
+        i, j, vectors, _ = pairs_within(atoms, r_max)
+        distances = np.linalg.norm(vectors, axis=1)
+        kinds = np.sort(np.stack([atoms.numbers[i], atoms.numbers[j]], axis=1), axis=1)
+        for first, second in np.unique(kinds, axis=0):
+            chosen = (kinds == (first, second)).all(axis=1)
+            found.setdefault(pair_name(first, second), []).append(distances[chosen])
+    return {name: np.concatenate(parts) for name, parts in sorted(found.items())}
+
+
 def pair_distance_histograms(frames: Sequence[Atoms], r_max: float = 8.0, bins: int = 160) -> dict[str, np.ndarray]:
     """Number of pairs per distance, summed over the frames.
 
@@ -50,13 +70,39 @@ def pair_distance_histograms(frames: Sequence[Atoms], r_max: float = 8.0, bins: 
         Pair name ("O-Si") -> (bins,) integer counts; each pair of atoms or images counts once.
     """
     edges = np.linspace(0.0, r_max, bins + 1)
-    counts: dict[str, np.ndarray] = {}
-    for atoms in frames:
-        i, j, vectors, _ = pairs_within(atoms, r_max)
-        distances = np.linalg.norm(vectors, axis=1)
-        kinds = np.sort(np.stack([atoms.numbers[i], atoms.numbers[j]], axis=1), axis=1)
-        for first, second in np.unique(kinds, axis=0):
-            chosen = (kinds == (first, second)).all(axis=1)
-            name = pair_name(first, second)
-            counts[name] = counts.get(name, np.zeros(bins, dtype=int)) + np.histogram(distances[chosen], edges)[0]
-    return dict(sorted(counts.items()))
+    return {name: np.histogram(found, edges)[0] for name, found in distances_by_pair(frames, r_max).items()}
+
+
+def bin_edges(start: float, end: float, width: float = 0.1) -> np.ndarray:
+    """A range (Å) divided evenly into bins of about this width."""
+    return np.linspace(start, end, max(1, round((end - start) / width)) + 1)
+
+
+class Coverage(NamedTuple):
+    """Which distances of a pair of elements some structures show."""
+
+    closest: float | None  # Å, None where the pair is nowhere within reach
+    filled: int  # bins with at least one pair
+    bins: int
+
+
+def pair_coverage(frames: Sequence[Atoms], names: Iterable[str], start: float, end: float) -> dict[str, Coverage]:
+    """How much of a range of distances the structures show, for each pair of elements.
+
+    Args:
+        frames: structures of any periodicity.
+        names: of pairs, see ``pairs_of``.
+        start: of the range, Å.
+        end: of the range, Å.
+
+    Returns:
+        Pair name -> closest distance, how many bins of 0.1 Å are filled, how many there are.
+    """
+    edges = bin_edges(start, end)
+    found = distances_by_pair(frames, end)
+    coverage = {}
+    for name in names:
+        distances = found.get(name, np.empty(0))
+        filled = int(np.count_nonzero(np.histogram(distances, edges)[0]))
+        coverage[name] = Coverage(float(distances.min()) if distances.size else None, filled, len(edges) - 1)
+    return coverage

@@ -43,6 +43,12 @@ class PerturbationSettings(Settings):
     max_energy_per_atom: float | None = Field(
         default=15.0, gt=0, description="largest energy above the parent (eV/atom), null for none"
     )
+    dimers: int = Field(
+        default=0,
+        ge=0,
+        description="samples of every 0.1 Å between two atoms, from floor_distance to the cutoff of the EAM, for every "
+        "pair of elements; free dimers, exempt from the caps, give what is missing",
+    )
     max_tries: int = Field(default=6, ge=1, description="draws per copy before it is given up")
     seed: int = Field(default=0, ge=0, description="seed; a copy depends on it, its parent, round and number only")
 
@@ -156,7 +162,7 @@ def _drive(
             target = _target(rng, distances[n], _limit(atoms, limits, centre, partner), settings.max_distance)
             direction = vectors[n] / distances[n]
             if attempt >= ATTEMPTS_ALONG_BOND:
-                direction = _unit_vector(rng)
+                direction = unit_vector(rng)
             shift = target * direction - vectors[n]
             if len(group) == 1:  # both ends of a pair move
                 atoms.positions[partner] += shift / 2
@@ -200,6 +206,7 @@ def _reversed(pairs: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[np.ndar
     return j, i, -vectors
 
 
-def _unit_vector(rng: np.random.Generator) -> np.ndarray:
+def unit_vector(rng: np.random.Generator) -> np.ndarray:
+    """A direction, every one equally likely."""
     vector = rng.normal(size=3)
     return vector / np.linalg.norm(vector)

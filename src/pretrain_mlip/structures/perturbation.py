@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 
-from pretrain_mlip.console import track
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.keys import CONFIG_TYPE, CONFIG_WEIGHT, ISOLATED_ATOM, PARENT, SPLIT, STRUCTURE_ID
+from pretrain_mlip.structures.dimers import Teacher, ask, free_dimers, largest_force, pair_limits
 from pretrain_mlip.structures.distances import pair_distance_histograms, pair_name
 from pretrain_mlip.structures.io import name_of
 from pretrain_mlip.structures.labels import Labels, set_labels
@@ -25,7 +25,6 @@ from pretrain_mlip.structures.moves import (
     PairLimits,
     PerturbationSettings,
     above_floor,
-    floor_limits,
     move_everything,
     move_few,
     squeezed,
@@ -34,10 +33,7 @@ from pretrain_mlip.structures.moves import (
 __all__ = ["PerturbationSettings", "Perturbed", "Teacher", "pair_distance_histograms", "perturb"]
 
 logger = logging.getLogger(__name__)
-Teacher = Callable[[list[Atoms]], list[Labels]]
-CHUNK = 256  # structures handed to the teacher at once
 MARGIN = 0.6  # of a cap, for the scans: other atoms add to what a dimer or an ideal squeezed crystal feels
-SCAN_STEP, SCAN_END = 0.05, 4.0  # Å, distances of the dimer scan
 SQUEEZES = 8  # volume factors that are scanned per parent
 EASE = 0.9  # strength of a redraw relative to the draw before it
 
@@ -63,9 +59,13 @@ class _Job(NamedTuple):
 
 
 def perturb(
-    frames: Sequence[Atoms], settings: PerturbationSettings | None = None, *, teacher: Teacher | None = None
+    frames: Sequence[Atoms],
+    settings: PerturbationSettings | None = None,
+    *,
+    teacher: Teacher | None = None,
+    cutoff: float = 8.0,
 ) -> Perturbed:
-    """Make ``rounds * copies`` perturbed copies of every structure.
+    """Make ``rounds * copies`` perturbed copies of every structure, and dimers at distances that these lack.
 
     A copy depends on the seed, its parent's place in the list, round and number, not on what follows in the list.
     Structures that are one free atom are passed over.
@@ -75,17 +75,20 @@ def perturb(
         settings: amplitudes, caps, numbers.
         teacher: labels a list of structures; the force and energy caps are asked of it and its labels are attached.
             Without it only the floor distance counts and copies have no labels.
+        cutoff: of the teacher, Å; dimers reach as far.
 
     Returns:
         Copies with info ``parent``, ``structure_id``, ``config_type`` (perturbed_strain, perturbed_rattle without a
         cell, perturbed_pair after step 2), ``volume_factor``, ``moved_pairs`` (after step 2), and the parent's
-        ``split`` and ``config_weight``.
+        ``split`` and ``config_weight``. After them dimers (perturbed_dimer), which belong to no structure: where
+        parents have a split, dimers are for training if any parent is.
 
     Raises:
-        InputError: no structure can be perturbed, or the teacher gives no energy or forces.
+        InputError: no structure can be perturbed, the teacher gives no energy or forces, or its cutoff is too short.
     """
     settings = settings or PerturbationSettings()
-    limits = _pair_limits(list(frames), settings, teacher)
+    aim = None if settings.max_force is None else MARGIN * settings.max_force
+    limits = pair_limits(list(frames), settings.floor_distance, teacher, aim)
     parents = _parents(frames, settings, teacher)
     if not parents:
         raise InputError("nothing to perturb: no structure but free atoms")
@@ -102,6 +105,19 @@ def perturb(
         if not jobs:
             break
     counts["kept"], counts["dropped"] = len(kept), len(jobs)
+    _warn(counts)
+    copies = [kept[job] for job in sorted(kept)]
+    counts.update(f"moves_{pair}" for atoms in copies for pair in atoms.info.get("moved_pairs", "").split())
+    dimers, lost = free_dimers(limits, copies, settings, cutoff, teacher)
+    counts.update(
+        {"drawn": len(dimers) + lost, "kept": len(dimers), "dimers": len(dimers), "rejected_not_finite": lost}
+    )
+    counts["dropped"] += lost
+    _assign(dimers, [parent.atoms for parent in parents.values()])
+    return Perturbed(copies + dimers, dict(counts))
+
+
+def _warn(counts: Counter[str]) -> None:
     rejected = counts["drawn"] - counts["kept"]
     if rejected > counts["drawn"] / 2:
         logger.warning(
@@ -110,9 +126,13 @@ def perturb(
             counts["drawn"],
             counts["dropped"],
         )
-    copies = [kept[job] for job in sorted(kept)]
-    counts.update(f"moves_{pair}" for atoms in copies for pair in atoms.info.get("moved_pairs", "").split())
-    return Perturbed(copies, dict(counts))
+
+
+def _assign(dimers: list[Atoms], parents: list[Atoms]) -> None:
+    """Give dimers a split where parents have one."""
+    splits = [str(atoms.info[SPLIT]) for atoms in parents if SPLIT in atoms.info]
+    for atoms in dimers if splits else ():
+        atoms.info[SPLIT] = "train" if "train" in splits else splits[0]
 
 
 def _parents(frames: Sequence[Atoms], settings: PerturbationSettings, teacher: Teacher | None) -> dict[int, _Parent]:
@@ -128,7 +148,7 @@ def _parents(frames: Sequence[Atoms], settings: PerturbationSettings, teacher: T
         for place in places
     }
     everything = [atoms for place in places for atoms in scans[place]]
-    answers = iter(_ask(teacher, everything, "Squeezing parents") if teacher else ())
+    answers = iter(ask(teacher, everything, "Squeezing parents") if teacher else ())
     parents = {}
     for place in places:
         labels = [next(answers) for _ in scans[place]] if teacher else None
@@ -143,22 +163,6 @@ def _parents(frames: Sequence[Atoms], settings: PerturbationSettings, teacher: T
         name = str(info.get(PARENT, info.get(STRUCTURE_ID, name_of(frames[place], place))))
         parents[place] = _Parent(frames[place], name, energy, lowest)
     return parents
-
-
-def _pair_limits(frames: list[Atoms], settings: PerturbationSettings, teacher: Teacher | None) -> PairLimits:
-    """Shortest distance per pair of elements: the floor, or where the force in a free dimer meets its cap."""
-    limits = floor_limits(frames, settings.floor_distance)
-    if teacher is None or settings.max_force is None:
-        return limits
-    distances = np.arange(settings.floor_distance, SCAN_END, SCAN_STEP)
-    dimers = [Atoms(numbers=pair, positions=[[0, 0, 0], [0, 0, r]]) for pair in limits for r in distances]
-    forces = [_largest(label) for label in _ask(teacher, dimers, "Scanning dimers")]
-    for pair, row in zip(limits, np.reshape(forces, (len(limits), -1)), strict=True):
-        beyond = np.flatnonzero(~(row <= MARGIN * settings.max_force))  # NaN counts as beyond
-        if len(beyond):
-            limits[pair] = float(distances[min(beyond[-1] + 1, len(distances) - 1)])
-        logger.debug("perturbation: %s pairs are driven down to %.2f Å", pair_name(*pair), limits[pair])
-    return limits
 
 
 def _draw(
@@ -206,7 +210,7 @@ def _judge(
     if teacher is None:
         return candidates
     kept = {}
-    labels = _ask(teacher, list(candidates.values()), "Labelling perturbed structures")
+    labels = ask(teacher, list(candidates.values()), "Labelling perturbed structures")
     for (job, atoms), label in zip(candidates.items(), labels, strict=True):
         reason = _reason(label, parents[job.parent].energy, len(atoms), settings)
         if reason:
@@ -221,7 +225,7 @@ def _reason(
     labels: Labels, parent_energy: float | None, n_atoms: int, settings: PerturbationSettings, margin: float = 1.0
 ) -> str | None:
     """Why labels are beyond the caps (times ``margin``), or None."""
-    force = _largest(labels)
+    force = largest_force(labels)
     if labels.energy is None or parent_energy is None or not np.isfinite([force, labels.energy, parent_energy]).all():
         return "not_finite"
     if settings.max_force is not None and force > margin * settings.max_force:
@@ -230,16 +234,3 @@ def _reason(
     if settings.max_energy_per_atom is not None and rise > margin * settings.max_energy_per_atom:
         return "energy"
     return None
-
-
-def _largest(labels: Labels) -> float:
-    return float(np.linalg.norm(labels.forces, axis=1).max()) if labels.forces is not None else float("nan")
-
-
-def _ask(teacher: Teacher, frames: list[Atoms], description: str) -> list[Labels]:
-    labels: list[Labels] = []
-    for start in track(range(0, len(frames), CHUNK), description):
-        labels += teacher(frames[start : start + CHUNK])
-    if len(labels) != len(frames) or any(label.energy is None or label.forces is None for label in labels):
-        raise InputError("the teacher has to give an energy and forces for every structure")
-    return labels

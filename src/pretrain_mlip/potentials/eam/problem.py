@@ -80,6 +80,7 @@ class Problem:
         # that no frame determines (SiO2 only, say) at the smallest E0s.
         root = self.weight.sqrt()
         self.solver = torch.linalg.pinv(self.free * root[:, None], rtol=1e-8) * root
+        self.latest: dict[str, float | None] = {}  # root-mean-square residuals of the last loss: eV/atom, eV/Å
         self.scales = Scales(
             max(self.constant_error() or 0.0, 5e-3),
             max(rms(self.forces[self.has_forces]) or 0.0, 5e-2),
@@ -111,23 +112,37 @@ class Problem:
             return self.sums.before(eam.tabulate())[0]
 
     def loss(self, eam: EmbeddedAtom, settings: EAMSettings) -> Tensor:
-        """Weighted pseudo-Huber loss, with the best E0s."""
+        """Weighted pseudo-Huber loss, with the best E0s and, where asked for, the best offset of the stress labels."""
         energy, forces, stress = self.predict(eam)
-        has_forces, has_stress, weight, scales = self.has_forces, self.has_stress, self.weight, self.scales
+        energy = self._beyond_e0(energy)[:, None]
+        forces = (forces - self.forces)[self.has_forces]
+        stress = (stress - self.stress)[self.has_stress]
+        if settings.stress_offset:
+            stress = stress - self._offset(stress)
+        self.latest = {"energy": rms(energy.detach()), "forces": rms(forces.detach())}
         terms = (
-            (settings.energy_weight, self._beyond_e0(energy)[:, None] / scales.energy, weight),
-            (
-                settings.forces_weight,
-                (forces - self.forces)[has_forces] / scales.forces,
-                weight[self.batch][has_forces],
-            ),
-            (settings.stress_weight, (stress - self.stress)[has_stress] / scales.stress, weight[has_stress]),
+            (settings.energy_weight, energy, self.scales.energy, self.weight),
+            (settings.forces_weight, forces, self.scales.forces, self.weight[self.batch][self.has_forces]),
+            (settings.stress_weight, stress, self.scales.stress, self.weight[self.has_stress]),
         )
         loss = energy.new_zeros(())
-        for share, values, of_frame in terms:
+        for share, values, scale, of_frame in terms:
             if share > 0 and values.numel():
-                loss = loss + share * (_pseudo_huber(values, settings.huber).mean(1) * of_frame).mean()
+                loss = loss + share * (_pseudo_huber(values / scale, settings.huber).mean(1) * of_frame).mean()
         return loss
+
+    def _offset(self, stress: Tensor) -> Tensor:
+        """(6,) the isotropic part of the mean residual of the stress."""
+        weight = self.weight[self.has_stress]
+        mean = (stress[:, :3].mean(1) * weight).sum() / weight.sum().clamp(min=1e-300)
+        return mean * torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+
+    def stress_offset(self, eam: EmbeddedAtom) -> float | None:
+        """What the stress of ``eam`` is above the labels on average (eV/Å³, isotropic); None without labels."""
+        if not self.has_stress.any():
+            return None
+        with torch.no_grad():
+            return float(self._offset((self.predict(eam).stress - self.stress)[self.has_stress])[0])
 
     def best_e0(self, eam: EmbeddedAtom) -> Tensor:
         """(S,) eV: the known ones, and those of the weighted least squares."""

@@ -19,6 +19,10 @@ class EAMSettings(Settings):
     energy_weight: float = Field(default=1.0, ge=0, description="weight of energies per atom, in units of their spread")
     forces_weight: float = Field(default=1.0, ge=0, description="weight of forces, in units of their root mean square")
     stress_weight: float = Field(default=1.0, ge=0, description="weight of stress, in units of its root mean square")
+    stress_offset: bool = Field(
+        default=False,
+        description="let stress labels differ from the EAM by one constant pressure, as Pulay stress makes them",
+    )
     huber: float = Field(
         default=1.0, gt=0, description="residual, in units of the spread, where the loss turns from square to linear"
     )
