@@ -142,7 +142,8 @@ class EAM(EmbeddedAtom):
         else:
             total = max(self.covalent_sum(source, other) for other in range(len(self.elements)))
         amplitude, decay = self.log_amplitude[source, column].exp(), self.log_decay[source, column].exp()
-        flat, flat_slope = flattened(distance, FLAT[0] * total, FLAT[1] * total)
+        # slopes of tables see up to three nodes ahead: nothing of the fall beyond from inside FLAT, here as in LAMMPS
+        flat, flat_slope = flattened(distance, FLAT[0] * total + 3.0 * SPACING, FLAT[1] * total)
         value = amplitude * torch.exp(-decay * (flat - total))
         taper, taper_slope = switch(distance, TAPER_START * self.cutoff, self.cutoff)
         return value * taper, value * (taper_slope - decay * flat_slope * taper)
