@@ -140,6 +140,20 @@ def test_fit_eam_and_export(silica: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again.eam.alloy").read_bytes() == (out / "eam.eam.alloy").read_bytes()
 
 
+def test_tables_stand_for_a_potential(eam: Path, silica: Path, tmp_path: Path) -> None:
+    tables, again = tmp_path / "published.eam.alloy", tmp_path / "again.eam.alloy"
+    succeeds("export", eam, "-o", tables, "--points-r", 2001, "--points-rho", 3000)
+    assert tables.read_text().splitlines()[4].split()[::2] == ["3000", "2001", "6"]
+    assert "pair_style eam/alloy" in succeeds("export", tables, "-o", again)
+    assert again.read_text().splitlines()[3:] == tables.read_text().splitlines()[3:]
+    assert "keep their sizes" in fails("export", tables, "-o", again, "--points-r", 500)
+    succeeds("label", silica, "--potential", tables, "-o", tmp_path / "labelled.extxyz")
+    succeeds("evaluate", tables, tmp_path / "labelled.extxyz")
+    succeeds("scan", tables, "-o", tmp_path / "scan")
+    tables.write_text(tables.read_text()[:-3000])
+    assert "published.eam.alloy: line" in fails("label", silica, "--potential", tables, "-o", tmp_path / "l.extxyz")
+
+
 def test_fit_eam_to_everything_and_labels_by_other_names(tmp_path: Path) -> None:
     atoms = load_dataset("silica_mini")[0]
     results = atoms.calc.results

@@ -18,6 +18,7 @@ from pretrain_mlip import EAM
 from pretrain_mlip.calculators.batched import predict
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.eam.decomposition import decompose_dimers
+from pretrain_mlip.potentials.eam.form import FLAT
 from pretrain_mlip.potentials.radial import flattened, switch, zbl
 
 
@@ -65,7 +66,7 @@ def test_twice_continuous_at_every_join() -> None:
     for a, b in eam.pairs:
         total = eam.covalent_sum(a, b)
         largest = max(eam.covalent_sum(a, other) for other in range(2))
-        for join in (0.35 * total, 0.7 * total, 0.6 * largest, 0.7 * largest, 0.625 * 6.0, 6.0):
+        for join in (0.35 * total, 0.7 * total, FLAT[0] * total, FLAT[0] * largest, 0.7 * largest, 0.625 * 6.0, 6.0):
             for function in (lambda x, a=a, b=b: eam.pair(a, b, x)[1], lambda x, a=a, b=b: eam.density(a, b, x)[1]):
                 far, near = (jump_of_the_derivative(function, join, width) for width in (1e-7, 1e-9))
                 # across a joint of two continuous curvatures the difference shrinks with the width, a jump stays

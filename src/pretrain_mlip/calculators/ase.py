@@ -84,7 +84,7 @@ class PretrainedMLIP(Calculator):
     def load(
         cls, path: str | os.PathLike[str], *, device: str = "auto", dtype: str | None = None, **options: Any
     ) -> PretrainedMLIP:
-        """A calculator from a checkpoint (.pt) or from eam.json; arguments as for the constructor.
+        """A calculator from a checkpoint (.pt), eam.json or setfl tables; arguments as for the constructor.
 
         Raises:
             InputError: the file is missing, damaged or not ours.

@@ -29,7 +29,10 @@ Keys = Annotated[
         "virials_key. May be repeated.",
     ),
 ]
-Potential = Annotated[Path, typer.Argument(metavar="POTENTIAL", help="A checkpoint (.pt) or eam.json.")]
+Potential = Annotated[
+    Path,
+    typer.Argument(metavar="POTENTIAL", help="A checkpoint (.pt), eam.json, or setfl tables (.alloy, .fs, .setfl)."),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU where there is one.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64; the checkpoint's where not given.")]
 

@@ -19,6 +19,12 @@ def export(
     include_e0: Annotated[
         bool, typer.Option(help="Add the energies of isolated atoms to the embedding functions.")
     ] = False,
+    points_r: Annotated[
+        int | None, typer.Option(help="Table size in the distance; where not given, a node every 0.002 Å or closer.")
+    ] = None,
+    points_rho: Annotated[
+        int | None, typer.Option(help="Table size in the density; where not given, a step of 0.0005 or smaller.")
+    ] = None,
 ) -> None:
     """Write a potential in a form that other programs read.
 
@@ -33,7 +39,7 @@ def export(
         raise InputError(f"format '{file_format}': expected setfl")
     model = load_potential(potential)
     if not isinstance(model, EmbeddedAtom):
-        raise InputError(f"{potential}: only an EAM (eam.json) can be written as setfl tables")
-    write_setfl(model, output, include_e0=include_e0)
+        raise InputError(f"{potential}: only an EAM (eam.json, setfl tables) can be written as setfl tables")
+    write_setfl(model, output, points_r=points_r, points_rho=points_rho, include_e0=include_e0)
     style = "eam/fs" if model.form == "fs" else "eam/alloy"
     typer.echo(f"{output}\nLAMMPS: units metal; pair_style {style}; pair_coeff * * {output} {' '.join(model.elements)}")

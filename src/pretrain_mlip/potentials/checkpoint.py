@@ -14,6 +14,7 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import atomic_path
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
 from pretrain_mlip.potentials.eam.form import EAM
+from pretrain_mlip.potentials.eam.setfl_reading import SUFFIXES, read_setfl
 from pretrain_mlip.potentials.eam.storage import eam_from_config, load_eam
 from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
 from pretrain_mlip.potentials.networks import available_models, build_model
@@ -117,13 +118,15 @@ def potential_from_content(content: dict[str, Any]) -> Potential:
 
 
 def load_potential(path: str | os.PathLike[str]) -> Potential:
-    """A potential from a checkpoint (.pt) or from eam.json, in evaluation mode with frozen weights.
+    """A potential from a checkpoint (.pt), eam.json or setfl tables (.alloy, .fs, .setfl), with frozen weights.
 
     Raises:
         InputError: the file is missing, damaged or not ours.
     """
     if Path(path).suffix == ".json":
         return load_eam(path)
+    if Path(path).suffix in SUFFIXES:
+        return read_setfl(path)
     try:
         return potential_from_content(read_checkpoint(path))
     except InputError as error:

@@ -2,11 +2,11 @@
 
 phi = D [(1 - exp(-a (r - r0)))² - 1] c(r) + ZBL(r) w(r) (Morse, Phys. Rev. 34, 57 (1929)), with c the taper to the
 cutoff and w the fade of the universal repulsion between 0.35 and 0.70 of the sum of covalent radii s. The Morse minimum
-lies outside 0.70 s by construction; inside 0.60 s the Morse part goes on with a constant slope, so that a steep one,
+lies outside 0.70 s by construction; inside 0.61 s the Morse part goes on with a constant slope, so that a steep one,
 fitted to pairs that never come close, does not rise to absurd heights.
 
 f = [A exp(-b (q - s)) + B exp(-((q - m)/v)²)] c(r), where q(r) is the distance above 0.70 s and a constant below
-0.60 s. The Gaussian is a shell of neighbours that counts for more than the exponential says. An atom at contact changes
+0.61 s. The Gaussian is a shell of neighbours that counts for more than the exponential says. An atom at contact changes
 no density: inside 0.60 s the force between two atoms is that of phi alone, strictly repulsive and steepening, whatever
 the data said and whatever surrounds the pair. That is the wall, and no fit can remove it. The form ``alloy`` has one
 density per source element (s is then the largest of its pairs), ``fs`` one per source and centre (Finnis and Sinclair,
@@ -31,20 +31,24 @@ from torch import Tensor, nn
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom, Form
 from pretrain_mlip.potentials.eam.pairs import Functions
-from pretrain_mlip.potentials.eam.splines import cubics
+from pretrain_mlip.potentials.eam.splines import cubics, slopes_of_samples
 from pretrain_mlip.potentials.radial import flattened, switch, zbl
 
 if TYPE_CHECKING:
     import os
 
+    from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
+
 TAPER_START = 0.625  # of the cutoff
 WALL = (0.35, 0.70)  # of the covalent sum: where ZBL fades out
-FLAT = (0.60, 0.70)  # of the covalent sum: where the density turns constant
+# Of the covalent sum: where the density turns constant. A little outside contact, 0.60, because the slopes of tables see
+# up to three nodes ahead: nothing of the fall beyond from inside contact, here as in LAMMPS.
+FLAT = (0.61, 0.70)
 MORSE_START = 0.70  # of the covalent sum: r0 lies outside
 DELTA = 0.05  # smooths the square root at zero density
 KAPPA = 5.0  # where the quadratic part turns linear
 SHELL = 1.65  # of the covalent sum: where the shell of a density starts out
-SPACING = 0.002  # Å at most between the nodes of tables: cubics are then good to 1e-9 of the functions
+SPACING = 0.002  # Å at most between the nodes of tables: cubics are then good to 3e-8 eV Å, at their joints
 
 
 class EAM(EmbeddedAtom):
@@ -110,6 +114,13 @@ class EAM(EmbeddedAtom):
 
         return load_eam(path)
 
+    @staticmethod
+    def from_setfl(path: str | os.PathLike[str], elements: Sequence[str] | None = None) -> TabulatedEAM:
+        """A potential from setfl tables; see ``pretrain_mlip.potentials.eam.setfl_reading.read_setfl``."""
+        from pretrain_mlip.potentials.eam.setfl_reading import read_setfl
+
+        return read_setfl(path, elements)
+
     def pair_number(self, a: int, b: int) -> int:
         """Index of an unordered pair of types in ``pairs``."""
         return self.pairs.index((min(a, b), max(a, b)))
@@ -174,16 +185,18 @@ class EAM(EmbeddedAtom):
     def tabulate(self) -> Functions:
         count, points = len(self.elements), round(np.ceil(self.cutoff / SPACING)) + 1
         distance = torch.linspace(0.0, self.cutoff, points, dtype=torch.float64)
-        distance[0] = 1e-6  # r phi and its slope have limits there, phi has none
+        distance[0] = 1e-6  # r phi has a limit there, phi has none
         step = self.cutoff / (points - 1)
-        values, slopes = zip(*(self.pair(a, b, distance) for a, b in self.pairs), strict=True)
-        order = [self.pair_number(a, b) for a in range(count) for b in range(count)]
-        value, slope = torch.stack(values)[order], torch.stack(slopes)[order]
+        values = torch.stack([self.pair(a, b, distance)[0] for a, b in self.pairs])
+        product = distance * values[[self.pair_number(a, b) for a in range(count) for b in range(count)]]
         columns = range(count) if self.form == "fs" else range(1)
-        densities = [self.density(source, centre, distance) for source in range(count) for centre in columns]
+        densities = [self.density(source, centre, distance)[0] for source in range(count) for centre in columns]
+        density = torch.stack(densities)
+        # slopes as LAMMPS takes them: at the joints of the functions, where third derivatives jump, exact ones would
+        # give forces that differ from those of the exported tables by 1e-4 eV/Å
         return Functions(
-            cubics(distance * value, value + distance * slope, step),
-            cubics(torch.stack([f for f, _ in densities]), torch.stack([f for _, f in densities]), step),
+            cubics(product, slopes_of_samples(product, step), step),
+            cubics(density, slopes_of_samples(density, step), step),
             count,
             self.form == "fs",
             self.cutoff,
