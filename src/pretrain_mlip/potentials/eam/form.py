@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 TAPER_START = 0.625  # of the cutoff
 WALL = (0.35, 0.70)  # of the covalent sum: where ZBL fades out
-# Of the covalent sum: where the density turns constant. A little outside contact, 0.60, because the slopes of tables see
-# up to three nodes ahead: nothing of the fall beyond from inside contact, here as in LAMMPS.
+# Of the covalent sum: where the density turns constant. A little outside contact, 0.60, because slopes of tables see up
+# to three nodes ahead: nothing of the fall beyond from inside contact, here as in LAMMPS.
 FLAT = (0.61, 0.70)
 MORSE_START = 0.70  # of the covalent sum: r0 lies outside
 DELTA = 0.05  # smooths the square root at zero density
