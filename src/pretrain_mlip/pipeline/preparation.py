@@ -21,7 +21,7 @@ from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.potentials.eam.decomposition import decompose_dimers
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom, Form
-from pretrain_mlip.potentials.eam.fit import fit_eam
+from pretrain_mlip.potentials.eam.fit import adopt_setfl, fit_eam
 from pretrain_mlip.potentials.eam.settings import EAMSettings
 from pretrain_mlip.potentials.eam.storage import load_eam
 from pretrain_mlip.structures.checks import check_structures, raise_on_errors
@@ -68,23 +68,40 @@ def data_hash(frames: Sequence[Atoms]) -> str:
 
 
 def fit_and_write_eam(
-    train: Sequence[Atoms],
-    held_out: Sequence[Atoms],
+    splits: Splits,
     settings: EAMSettings,
     folder: Path,
     reference_energies: Mapping[str, float] | None = None,
 ) -> EmbeddedAtom:
-    """Fit an EAM and write eam.json, the setfl file and eam.png into a folder; for the arguments see ``fit_eam``."""
+    """Fit an EAM, or take the published one that the settings name, and write its files into a folder.
+
+    These are eam.json, the setfl tables, eam.png (the parts of every dimer's energy) and, of a fit, convergence.png.
+    """
     from pretrain_mlip.report.curves import eam_decomposition
+    from pretrain_mlip.report.figures import eam_fit
     from pretrain_mlip.report.style import save
 
     make_folder(folder)  # refused before the fit
-    eam = fit_eam(train, settings=settings, held_out=held_out, reference_energies=reference_energies)
+    train, held_out = splits.train, [*splits.val, *splits.test]
+    eam: EmbeddedAtom
+    if settings.setfl is not None:
+        eam = adopt_setfl(train, settings, held_out=held_out, reference_energies=reference_energies)
+    else:
+        eam = fit_eam(
+            train,
+            settings=settings,
+            held_out=held_out,
+            validation=splits.val,
+            reference_energies=reference_energies,
+        )
     eam.report["data_hash"] = data_hash(train)
-    for form in get_args(Form):  # no table of an earlier fit stays beside an eam.json that it does not belong to
-        (folder / f"eam.eam.{form}").unlink(missing_ok=True)
+    names = [*(f"eam.eam.{form}" for form in get_args(Form)), "convergence.png"]
+    for name in names:  # nothing of an earlier fit stays beside an eam.json that it does not belong to
+        (folder / name).unlink(missing_ok=True)
     eam.write_setfl(folder / f"eam.eam.{eam.form}")
     save(eam_decomposition(eam_curves(eam)), folder / "eam.png")
+    if eam.report["loss"]:
+        save(eam_fit({"convergence": eam.report["loss"], "starts": eam.report["starts"]}), folder / "convergence.png")
     eam.save(folder / "eam.json")
     return eam
 
@@ -124,6 +141,22 @@ def eam_table(eam: EmbeddedAtom) -> Table:
     return table(f"EAM ({eam.form}, {', '.join(eam.elements)}, cutoff {eam.cutoff:g} Å)", columns, rows)
 
 
+def audit_table(eam: EmbeddedAtom) -> Table:
+    """The audit of an EAM's curves for the terminal; energies of free dimers."""
+    rows = []
+    for pair, found in eam.report["audit"].items():
+        seen = "never" if found["seen"] is None else f"{found['seen'][0]:.2f} to {found['seen'][1]:.2f}"
+        points = [
+            f"{point['kind']} {point['r']:.2f} Å ({point['energy']:.2f} eV, {point['from']})"
+            for point in found["turning_points"]
+        ]
+        sound = "yes" if found["repulsive"] and found["monotone"] else "in free dimers" if found["repulsive"] else "NO"
+        walls = [f"{found[f'wall_{wall}']:.4g} ({found[f'from_{wall}']})" for wall in ("0.5", "1.0")]
+        rows.append([pair, seen, sound, *walls, "\n".join(points) or "none"])
+    columns = ["pair", "seen in data, Å", "repels at contact", "at 0.5 Å, eV", "at 1.0 Å, eV", "turning points"]
+    return table("audit of free dimers: what data show, and what the form alone decides (prior)", columns, rows)
+
+
 def teacher_of(potential: Potential) -> Teacher:
     """What the perturbation asks for labels."""
     return lambda frames: predict(potential, frames, description="asking the teacher")
@@ -145,8 +178,7 @@ def coverage_table(before: Sequence[Atoms], after: Sequence[Atoms], start: float
 def prepare_eam(folder: RunFolder, splits: Splits, config: RunConfig) -> EmbeddedAtom:
     """Fit the EAM of a run, or read the one that is already there."""
     if not folder.eam.exists():
-        held_out, given = [*splits.val, *splits.test], config.data.reference_energies
-        fit_and_write_eam(splits.train, held_out, config.eam, folder.eam.parent, given)
+        fit_and_write_eam(splits, config.eam, folder.eam.parent, config.data.reference_energies)
     return load_eam(folder.eam)
 
 

@@ -213,8 +213,9 @@ class _Run:
                     "form": f"eam/{eam.form}",
                     "parameters": sum(value.numel() for value in eam.parameters()),
                     "errors": errors,
-                    "starts": eam.report["start_losses"],
+                    "starts": eam.report["starts"],
                     "convergence": eam.report["loss"],
+                    "repulsive": {pair: found["repulsive"] for pair, found in eam.report["audit"].items()},
                 },
                 "eam_decomposition": curves,
             }

@@ -150,20 +150,22 @@ def _learning_line(axes: Axes, entry: Data, key: str, model: str, *, by_steps: b
 
 @styled
 def eam_fit(section: Data) -> Figure:
-    """Convergence of the EAM fit, and the final loss of each start.
+    """Convergence of the EAM fit: the fit to all frames, and its starts on a few frames.
 
     Args:
-        section: ``eam`` of results.json.
+        section: ``convergence``, losses by iteration; ``starts``, the losses of each start, or its last one.
     """
-    convergence, starts = array(section["convergence"]), array(section["starts"])
-    figure, axes = panels(2 if starts.size > 1 else 1)
+    convergence = array(section["convergence"])
+    starts = [np.atleast_1d(np.asarray(losses, dtype=float)) for losses in section["starts"]]
+    figure, axes = panels(2 if len(starts) > 1 else 1)
     axes[0].plot(np.arange(1, convergence.size + 1), convergence, color=colour("eam"))
-    axes[0].set(title="best start", xlabel="iteration", ylabel="loss", yscale="log")
+    axes[0].set(title="all frames", xlabel="iteration", ylabel="loss", yscale="log")
     plain_log_ticks(axes[0])
-    if starts.size > 1:
-        best = np.nanmin(starts)
-        places = np.arange(1, starts.size + 1)
-        axes[1].bar(places, starts / best, color=["#8C7A64" if s == best else "#D3CABC" for s in starts], width=0.7)
-        axes[1].set(title="all starts", xlabel="start", ylabel="final loss / best", ylim=(0, None))
-        axes[1].set_xticks(places)
+    if len(starts) > 1:
+        best = min(range(len(starts)), key=lambda number: starts[number][-1])
+        for number, losses in enumerate(starts):
+            look = {"color": colour("eam"), "lw": 2.0} if number == best else {"color": "#B9AD9B", "lw": 1.0}
+            axes[1].plot(np.arange(1, losses.size + 1), losses, marker="o" if losses.size == 1 else None, **look)
+        axes[1].set(title="starts, on a few frames", xlabel="iteration", ylabel="loss", yscale="log")
+        plain_log_ticks(axes[1])
     return figure

@@ -89,8 +89,10 @@ class EAMFit(Section):
     errors: dict[str, ErrorRow] = Field(
         default_factory=dict, description="'train', 'test', and 'baseline' (one constant energy per element)."
     )
-    starts: Numbers = Field(default_factory=list, description="Final loss of each start of the optimiser.")
-    convergence: Numbers = Field(default_factory=list, description="Loss of the best start, by iteration.")
+    starts: list[Numbers] = Field(
+        default_factory=list, description="Losses of each start of the optimiser on a few frames, by iteration."
+    )
+    convergence: Numbers = Field(default_factory=list, description="Loss of the fit to all frames, by iteration.")
     repulsive: dict[Pair, bool] = Field(
         default_factory=dict, description="Whether the pair repels everywhere inside 0.6 of its covalent length."
     )

@@ -1,4 +1,4 @@
-"""Fitting an EAM: several seeded starts are screened on a few frames, the best goes on with more, then with all.
+"""Fitting an EAM: several seeded starts are screened on a few frames, the best go on with more, the best with all.
 
 What is minimised, and how E0s are solved inside it, is in ``problem``; what may move and how far in ``parameters``.
 """
@@ -6,7 +6,9 @@ What is minimised, and how E0s are solved inside it, is in ``problem``; what may
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from pretrain_mlip.console import progress_bar
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.keys import CONFIG_TYPE, ISOLATED_ATOM
 from pretrain_mlip.potentials.eam.audit import audit
+from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.eam.form import EAM, MORSE_START
 from pretrain_mlip.potentials.eam.parameters import (
     Freedom,
@@ -29,8 +32,10 @@ from pretrain_mlip.potentials.eam.parameters import (
     start_from,
 )
 from pretrain_mlip.potentials.eam.problem import Problem
+from pretrain_mlip.potentials.eam.setfl_reading import read_setfl
 from pretrain_mlip.potentials.eam.settings import EAMSettings
 from pretrain_mlip.potentials.eam.storage import load_eam
+from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
 from pretrain_mlip.structures.io import labels_of
 from pretrain_mlip.structures.reference_energies import known_reference_energies
 
@@ -38,6 +43,7 @@ log = logging.getLogger(__name__)
 SPREAD = 0.4  # standard deviation of random starts about typical values, mostly logarithms
 REFUSED = 1e8  # loss of parameters whose energies are not finite: the line search turns back
 STIFFNESS = 4.0  # a r0 of a Morse function to start from; 6 is as stiff as Lennard-Jones
+FINALISTS = 2  # starts that go on after the screening, which does not always tell the better basin
 MORE = 8  # times the screening frames: where there are more than these, so many are fitted before all
 CONVERGED = (2e-9, 1e-7)  # relative fall of the loss in an iteration; the second after a fit to fewer frames
 TOLERANCE = 0.10  # by which the form alloy may err more than fs and is still chosen
@@ -73,18 +79,16 @@ def fit_eam(
         ComputationError: no start gave a finite loss.
     """
     settings = settings or EAMSettings()
+    if settings.setfl is not None:
+        raise InputError(
+            "eam.setfl: fit_eam fits; EAM.from_setfl reads tables, adopt_setfl brings them to the data's E0s"
+        )
     if cutoff is not None:
         settings = settings.model_copy(update={"cutoff": cutoff})
     _refuse_unlabelled(frames)
     known = known_reference_energies(frames, reference_energies)
-    elements = sorted({symbol for atoms in frames for symbol in atoms.symbols}, key=atomic_numbers.__getitem__)
-    # An isolated atom has its E0 as energy whatever the parameters are
-    frames, validation, held_out = (
-        [atoms for atoms in some if atoms.info.get(CONFIG_TYPE) != ISOLATED_ATOM]
-        for some in (frames, validation, held_out)
-    )
-    if not frames:
-        raise InputError("the EAM fit got isolated atoms only; add structures in which atoms interact")
+    elements = _elements(frames)
+    frames, validation, held_out = (_interacting(some) for some in (frames, validation, held_out))
     choice = None
     if settings.form == "auto":
         settings, choice = _choose_form(elements, frames, validation, known, settings)
@@ -94,6 +98,71 @@ def fit_eam(
     if held_out:
         eam.report["held_out"] = Problem(eam, held_out).errors(eam)
     return eam
+
+
+def adopt_setfl(
+    frames: Sequence[Atoms],
+    settings: EAMSettings,
+    *,
+    held_out: Sequence[Atoms] = (),
+    reference_energies: Mapping[str, float] | None = None,
+) -> TabulatedEAM:
+    """The published potential of ``settings.setfl`` as it is, with the E0s that bring its energies closest to labels.
+
+    Arguments, ``report`` and errors are those of ``fit_eam``, as far as they apply.
+    """
+    if settings.setfl is None:
+        raise InputError("eam.setfl: no file is named")
+    _refuse_unlabelled(frames)
+    known = known_reference_energies(frames, reference_energies)
+    eam = read_setfl(settings.setfl, _elements(frames))
+    problem = Problem(eam, _interacting(frames), known)
+    seen = problem.distances(eam)
+    eam.e0.copy_(problem.best_e0(eam))
+    eam.report |= {
+        "settings": settings.model_dump(mode="json"),
+        "start_losses": [],
+        "starts": [],
+        "loss": [],
+        **_findings(eam, problem, seen, known),
+    }
+    if held_out:
+        eam.report["held_out"] = Problem(eam, _interacting(held_out)).errors(eam)
+    return eam
+
+
+def _elements(frames: Sequence[Atoms]) -> list[str]:
+    return sorted({symbol for atoms in frames for symbol in atoms.symbols}, key=atomic_numbers.__getitem__)
+
+
+def _interacting(frames: Sequence[Atoms]) -> list[Atoms]:
+    """All but isolated atoms, which have their E0 as energy whatever the functions are."""
+    found = [atoms for atoms in frames if atoms.info.get(CONFIG_TYPE) != ISOLATED_ATOM]
+    if frames and not found:
+        raise InputError("the EAM fit got isolated atoms only; add structures in which atoms interact")
+    return found
+
+
+def _findings(
+    eam: EmbeddedAtom,
+    problem: Problem,
+    seen: Mapping[tuple[int, int], tuple[float, float]],
+    known: Mapping[str, float],
+) -> dict[str, Any]:
+    """What the report says of any EAM beside its data."""
+    curves = audit(eam, seen)
+    attracting = [pair for pair, found in curves.items() if not found["repulsive"]]
+    if attracting:
+        log.warning("EAM: %s does not repel everywhere inside contact", ", ".join(attracting))
+    return {
+        "frames": len(problem.energy),
+        "baseline_energy_rmse": problem.constant_error(),
+        "known_e0": {symbol: known[symbol] for symbol in eam.elements if symbol in known},
+        "unseen_pairs": [eam.pair_name(*pair) for pair in eam.pairs if pair not in seen],
+        "audit": curves,
+        "train": problem.errors(eam),
+        "stress_offset": problem.stress_offset(eam),
+    }
 
 
 def _choose_form(
@@ -129,24 +198,24 @@ def _fit(elements: Sequence[str], frames: Sequence[Atoms], known: Mapping[str, f
     seen = problem.distances(eam)
     if not seen:
         raise InputError(f"no two atoms of the training structures are within the EAM cutoff of {settings.cutoff} Å")
-    unseen = _unseen_pairs(eam, seen)
+    if missing := [eam.pair_name(*pair) for pair in eam.pairs if pair not in seen]:
+        log.warning(
+            "EAM fit: no training structure has %s within %g Å; these pairs keep the shape that every fit starts from",
+            ", ".join(missing),
+            eam.cutoff,
+        )
     _start_from_data(eam, problem)
-    starts, history = _search(eam, frames, problem, known, settings)
+    with _single_threaded():  # chunks are small: threads would wait for each other
+        starts, history = _search(eam, frames, problem, known, settings)
     eam.e0.copy_(problem.best_e0(eam))
     eam.requires_grad_(False)  # noqa: FBT003
     eam.report = {
         "settings": settings.model_dump(mode="json"),
-        "frames": len(frames),
         "start_losses": [losses[-1] for losses in starts],
         "starts": starts,
         "loss": history,
-        "baseline_energy_rmse": problem.constant_error(),
-        "known_e0": {symbol: known[symbol] for symbol in elements if symbol in known},
-        "unseen_pairs": unseen,
         "parameters": named_values(eam),
-        "audit": audit(eam, seen),
-        "train": problem.errors(eam),
-        "stress_offset": problem.stress_offset(eam),
+        **_findings(eam, problem, seen, known),
     }
     return eam
 
@@ -162,18 +231,6 @@ def _refuse_unlabelled(frames: Sequence[Atoms]) -> None:
             )
 
 
-def _unseen_pairs(eam: EAM, seen: Mapping[tuple[int, int], tuple[float, float]]) -> list[str]:
-    """Pairs "A-B" that no structure shows within the cutoff; the log names them."""
-    unseen = [eam.pair_name(*pair) for pair in eam.pairs if pair not in seen]
-    if unseen:
-        log.warning(
-            "EAM fit: no training structure has %s within %g Å; these pairs keep the shape that every fit starts from",
-            ", ".join(unseen),
-            eam.cutoff,
-        )
-    return unseen
-
-
 def _start_from_data(eam: EAM, problem: Problem) -> None:
     """Typical values: Morse minima at the mean distance of nearest neighbours, and the mean density as its unit."""
     with torch.no_grad():
@@ -187,6 +244,17 @@ def _start_from_data(eam: EAM, problem: Problem) -> None:
         felt = density[(problem.types == kind) & (density > 0)]
         if len(felt):
             eam.density_scale[kind] = felt.mean()
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Let torch use one thread in here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _search(
@@ -209,7 +277,8 @@ def _search(
         start_from(eam, load_eam(settings.warm_start), str(settings.warm_start))
         first = get_values(eam)
     with progress_bar() as bar:
-        total = settings.starts * settings.screening_iterations + len(stages[1:] or stages) * settings.max_iterations
+        descents = len(stages[1:] or stages) - 1 + min(FINALISTS, settings.starts)
+        total = settings.starts * settings.screening_iterations + descents * settings.max_iterations
         task = bar.add_task("fitting the EAM", total=total, note="")
         done = 0
 
@@ -228,12 +297,15 @@ def _search(
             shift = SPREAD * rng.standard_normal(len(moves.free(first))) * depends
             start = moves.free(first) + (shift if number else 0.0)
             found.append(descend(stages[0], start, settings.screening_iterations, CONVERGED[0]))
-        best = min(found, key=lambda result: result.fun)
-        if not best.fun < REFUSED:
-            raise ComputationError("the EAM fit found no start with a finite loss; see 'datasets info' of the data")
         starts = [result.history for result in found]
+        found = sorted((result for result in found if result.fun < REFUSED), key=lambda result: result.fun)
+        if not found:
+            raise ComputationError("the EAM fit found no start with a finite loss; see 'datasets info' of the data")
         for number, some in enumerate(stages[1:] or stages):
-            best = descend(some, best.x, settings.max_iterations, CONVERGED[min(number, 1)])
+            further = found[: 1 if number else FINALISTS]
+            found = [descend(some, one.x, settings.max_iterations, CONVERGED[min(number, 1)]) for one in further]
+            found.sort(key=lambda result: result.fun)
+        best = found[0]
     set_values(eam, moves.full(best.x))
     log.info(
         "EAM fit: loss of the starts %s, final %.4f (%d frames, %d iterations)",

@@ -18,6 +18,10 @@ class EAMSettings(Settings):
         description="density per source element (setfl eam/alloy), per source and centre (eam/fs), or the one that "
         "errs less on held-out frames (alloy within 10 %)",
     )
+    setfl: Path | None = Field(
+        default=None,
+        description="tables of a published potential (eam/alloy or eam/fs) in place of a fit; only E0s are fitted",
+    )
     cutoff: float = Field(default=8.0, gt=0, description="cutoff, Å")
     energy_weight: float = Field(default=1.0, ge=0, description="weight of energies per atom, in units of their spread")
     forces_weight: float = Field(default=1.0, ge=0, description="weight of forces, in units of their root mean square")
