@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from pretrain_mlip.calculators.batched import label_structures, predict
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.eam import pairs as eam_pairs
 from pretrain_mlip.potentials.eam import problem as eam_problem
+from pretrain_mlip.potentials.eam.fit import adopt_setfl
 from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.eam.settings import EAMSettings
 from pretrain_mlip.structures.datasets import load_dataset
@@ -205,3 +208,70 @@ def test_a_structure_of_no_weight_changes_nothing() -> None:
     eam = EAM(["O", "Si"], 5.0)
     alone, beside = eam_problem.Problem(eam, frames), eam_problem.Problem(eam, [*frames, odd])
     torch.testing.assert_close(beside.best_e0(eam), alone.best_e0(eam), rtol=1e-10, atol=1e-10)
+
+
+def test_form_auto_takes_the_simpler_one_unless_the_other_is_better() -> None:
+    quick = QUICK.model_copy(update={"form": "auto", "max_iterations": 40})
+    frames = label_structures(hard_eam(), rattled(8))
+    eam = fit_eam(frames, settings=quick)
+    assert eam.form == "alloy"  # the labels' own form
+    assert set(eam.report["forms"]) == {"alloy", "fs"}
+    # labels whose density depends on the centre, by a factor of e³
+    truth = hard_eam("fs")
+    truth.log_root += 1.5
+    truth.log_amplitude[0, 0] += 1.5
+    truth.log_amplitude[0, 1] -= 1.5
+    truth.log_decay[0, 0] += 0.8
+    truth.log_decay[1, 0] -= 0.8
+    frames, validation = label_structures(truth, rattled(8)), label_structures(truth, rattled(3, seed=5))
+    eam = fit_eam(frames, settings=quick, validation=validation)
+    losses = eam.report["forms"]
+    assert losses["fs"] ** 0.5 < losses["alloy"] ** 0.5 / 1.1
+    assert eam.form == "fs"
+
+
+def test_stress_offset() -> None:
+    truth = hard_eam()
+    frames = label_structures(truth, rattled(6))
+    for atoms in frames:
+        found = labels_of(atoms)
+        set_labels(atoms, found.energy, found.forces, found.stress - 0.02 * np.array([1, 1, 1, 0, 0, 0]))
+    quick = QUICK.model_copy(update={"prior": 0.0, "max_iterations": 150})
+    with_offset = fit_eam(frames, settings=quick.model_copy(update={"stress_offset": True})).report
+    without = fit_eam(frames, settings=quick).report
+    assert with_offset["stress_offset"] == pytest.approx(0.02, abs=0.002)
+    assert with_offset["train"]["forces_rmse"] < 0.5 * without["train"]["forces_rmse"]
+
+
+def test_published_tables_in_place_of_a_fit(tmp_path: Path) -> None:
+    truth = hard_eam()
+    truth.write_setfl(tmp_path / "published.eam.alloy")
+    frames = label_structures(truth, rattled(5))
+    settings = EAMSettings(setfl=tmp_path / "published.eam.alloy")
+    eam = adopt_setfl(frames[:4], settings, held_out=frames[4:])
+    assert eam.report["held_out"]["energy_rmse"] < 1e-6
+    assert eam.report["held_out"]["forces_rmse"] < 1e-6
+    for symbol, value in truth.reference_energies().items():
+        assert eam.reference_energies()[symbol] == pytest.approx(value, abs=1e-5)
+    assert all(found["repulsive"] for found in eam.report["audit"].values())
+    given = adopt_setfl(frames, settings, reference_energies={"O": -430.0})
+    assert given.reference_energies()["O"] == -430.0
+    nickel = bulk("Ni", cubic=True)
+    set_labels(nickel, 0.0, np.zeros((4, 3)))
+    with pytest.raises(InputError, match="Ni"):
+        adopt_setfl([nickel], settings)
+    with pytest.raises(InputError, match="from_setfl"):
+        fit_eam(frames, settings=settings)
+
+
+def test_identical_frames_and_many_frames_by_stages() -> None:
+    (frame,) = label_structures(hard_eam(), rattled(1))
+    eam = fit_eam([frame] * 5, settings=QUICK.model_copy(update={"max_iterations": 10}))
+    assert eam.report["frames"] == 5
+    assert np.isfinite(eam.report["loss"]).all()
+    frames = label_structures(hard_eam(), rattled(20))
+    staged = QUICK.model_copy(update={"screening_frames": 2, "starts": 3, "max_iterations": 15})
+    report = fit_eam(frames, settings=staged).report
+    assert report["frames"] == 20
+    assert len(report["starts"]) == 3
+    assert report["train"]["forces_rmse"] < 0.5 * report["train"]["forces_rms"]

@@ -97,7 +97,7 @@ class EmbeddedAtom(Potential):
             energy = energies.new_zeros(volume.shape[0]).index_add_(0, batch, energies)
             result = {keys.ENERGIES: energies, keys.ENERGY: energy}
             if forces:
-                result[keys.FORCES], strain_derivative = sums.after(functions, slope)
+                result[keys.FORCES], strain_derivative = sums.after(functions, slope, virial=stress)
                 if stress:
                     result[keys.STRESS] = stress_from_virial(strain_derivative, volume)
         return result

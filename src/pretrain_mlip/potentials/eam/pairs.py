@@ -112,10 +112,14 @@ class PairSums:
         density, energies = _Before.apply(self, functions, *functions.pair[:4], *functions.density[:4])  # type: ignore[misc]
         return density, energies
 
-    def after(self, functions: Functions, embedding_slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Forces (N, 3) in eV/Å and the strain derivative (B, 6) in eV, Voigt order, from dF/drho (N,) in eV."""
-        forces, virial = _After.apply(self, functions, embedding_slope, *functions.pair[:4], *functions.density[:4])  # type: ignore[misc]
-        return forces.T, virial.T
+    def after(self, functions: Functions, embedding_slope: Tensor, *, virial: bool = True) -> tuple[Tensor, Tensor]:
+        """Forces (N, 3) in eV/Å and the strain derivative (B, 6) in eV, Voigt order, from dF/drho (N,) in eV.
+
+        Without ``virial`` the second is zero, and the sums that it needs are left out.
+        """
+        coefficients = (*functions.pair[:4], *functions.density[:4])
+        forces, strain_derivative = _After.apply(self, functions, virial, embedding_slope, *coefficients)  # type: ignore[misc]
+        return forces.T, strain_derivative.T
 
 
 class _Before(torch.autograd.Function):
@@ -153,7 +157,12 @@ class _Before(torch.autograd.Function):
 class _After(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, sums: PairSums, functions: Functions, embedding_slope: Tensor, *_coefficients: Tensor
+        ctx: Any,
+        sums: PairSums,
+        functions: Functions,
+        with_virial: bool,  # noqa: FBT001  # autograd passes by place
+        embedding_slope: Tensor,
+        *_coefficients: Tensor,
     ) -> tuple[Tensor, Tensor]:
         forces = embedding_slope.new_zeros((3, sums.atoms))
         virial = embedding_slope.new_zeros((6, sums.structures))
@@ -161,14 +170,14 @@ class _After(torch.autograd.Function):
             pull = torch.addcmul(slope, embedding_slope.index_select(0, pairs.first), slope_first)
             pull.addcmul_(embedding_slope.index_select(0, pairs.second), slope_second).mul_(pairs.inverse)
             pulls = [pull * along for along in (pairs.x, pairs.y, pairs.z)]
-            for total, value in zip(virial, _products(pairs, pulls), strict=True):
+            for total, value in zip(virial, _products(pairs, pulls), strict=True) if with_virial else ():
                 if pairs.structure is None:
                     total.add_(value.sum())
                 else:
                     total.scatter_add_(0, pairs.structure, value)
             for total, value in zip(forces, pulls, strict=True):
                 total.scatter_add_(0, pairs.first, value).scatter_add_(0, pairs.second, value.neg_())
-        ctx.sums, ctx.functions = sums, functions
+        ctx.sums, ctx.functions, ctx.with_virial = sums, functions, with_virial
         ctx.save_for_backward(embedding_slope)
         return forces, virial
 
@@ -183,7 +192,7 @@ class _After(torch.autograd.Function):
             of_pull = torch.zeros_like(pairs.u)
             for row, along in zip(of_forces, vector, strict=True):
                 of_pull.addcmul_(row.index_select(0, pairs.first) - row.index_select(0, pairs.second), along)
-            for row, value in zip(of_virial, _products(pairs, vector), strict=True):
+            for row, value in zip(of_virial, _products(pairs, vector), strict=True) if ctx.with_virial else ():
                 of_pull.addcmul_(row if pairs.structure is None else row.index_select(0, pairs.structure), value)
             of_pull.mul_(pairs.inverse)
             for place, atom, slope in (
@@ -195,7 +204,7 @@ class _After(torch.autograd.Function):
             # dphi/dr = (dz/dr - z/r)/r of z = r phi
             of_product_slope = of_pull.mul_(pairs.inverse)
             found.add_to_pair(pairs.pair, pairs.u, -of_product_slope * pairs.inverse, of_product_slope)
-        return None, None, of_slope, *found.pair, *found.density
+        return None, None, None, of_slope, *found.pair, *found.density
 
 
 def _products(pairs: Pairs, other: Sequence[Tensor]) -> Iterator[Tensor]:

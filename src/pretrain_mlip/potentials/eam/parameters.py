@@ -153,7 +153,10 @@ class Freedom(NamedTuple):
     group: np.ndarray
 
     def full(self, free: np.ndarray) -> np.ndarray:
-        return np.where(self.group < 0, self.origin, free[self.group])
+        full = self.origin.copy()
+        moving = self.group >= 0
+        full[moving] = free[self.group[moving]]
+        return full
 
     def free(self, full: np.ndarray) -> np.ndarray:
         """One member of each group."""

@@ -120,7 +120,7 @@ class Problem:
         functions = eam.tabulate()
         density, energies = self.sums.before(functions)
         embedded, slope = eam.embedding(self.types, density)
-        forces, strain_derivative = self.sums.after(functions, slope)
+        forces, strain_derivative = self.sums.after(functions, slope, virial=bool(self.has_stress.any()))
         energy = torch.zeros_like(self.atoms).index_add(0, self.batch, energies + embedded) / self.atoms
         volume = torch.where(torch.isfinite(self.volume), self.volume, torch.inf)  # keeps gradients finite
         return Prediction(energy, forces, strain_derivative / volume[:, None])
