@@ -41,6 +41,17 @@ def crystal(name: str, lattice: float, cells: int) -> Atoms:
     return atoms
 
 
+def caller(atoms: Atoms, calculator: PretrainedMLIP) -> Callable[[], None]:
+    """Calls with ever new positions, near enough to keep the neighbour list."""
+    moving, rng = atoms.copy(), np.random.default_rng(0)
+
+    def call() -> None:
+        moving.positions = atoms.positions + rng.normal(scale=0.01, size=atoms.positions.shape)
+        calculator.calculate(moving, ["energy", "forces", "stress"])
+
+    return call
+
+
 def seconds(function: Callable[[], object]) -> float:
     start = time.process_time()
     function()
@@ -54,12 +65,7 @@ def main(cells: int) -> None:
         atoms = crystal(name, lattice, cells)
         eam = EAM.from_setfl(TABLES / file)
         graph = make_graph(atoms, eam.cutoff, half=True)
-        moving, calculator, rng = atoms.copy(), PretrainedMLIP(eam), np.random.default_rng(0)
-
-        def call(moving: Atoms = moving, calculator: PretrainedMLIP = calculator, start: Atoms = atoms) -> None:
-            moving.positions = start.positions + rng.normal(scale=0.01, size=start.positions.shape)
-            calculator.calculate(moving, ["energy", "forces", "stress"])
-
+        call = caller(atoms, PretrainedMLIP(eam))
         engine.start(atoms, TABLES / file, eam.elements)
         engine.engine.commands_list(["velocity all create 300 1", "fix 1 all nve", "timestep 0.001", "thermo 1000000"])
         engine.engine.command("run 5")

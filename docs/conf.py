@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pretrain_mlip
-from pretrain_mlip.potentials.eam import form
+from pretrain_mlip.potentials.eam import fit, form
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
@@ -33,6 +33,8 @@ myst_substitutions = {
     "flat_start": form.FLAT[0],
     "flat_end": form.FLAT[1],
     "morse_start": form.MORSE_START,
+    "shell": form.SHELL,
+    "stiffness": fit.STIFFNESS,
     "delta": form.DELTA,
     "kappa": form.KAPPA,
 }

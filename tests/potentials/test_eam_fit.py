@@ -16,7 +16,7 @@ from pretrain_mlip.calculators.batched import label_structures, predict
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.eam import pairs as eam_pairs
 from pretrain_mlip.potentials.eam import problem as eam_problem
-from pretrain_mlip.potentials.eam.fit import adopt_setfl
+from pretrain_mlip.potentials.eam.adoption import adopt_setfl
 from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.eam.settings import EAMSettings
 from pretrain_mlip.structures.datasets import load_dataset

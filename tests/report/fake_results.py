@@ -98,7 +98,7 @@ def eam(rng: np.random.Generator) -> dict[str, Any]:
             "test": row,
             "baseline": {"frames": 12, "atoms": 288, "energy_rmse": 820.0},
         },
-        "starts": (0.08 * (1 + np.sort(rng.exponential(0.3, 6)) - 0.02)).tolist(),
+        "starts": [np.geomspace(2.0, 0.08 + shift, 30).tolist() for shift in rng.exponential(0.03, 6)],
         "convergence": (0.08 + 1.2 * np.exp(-steps / 12) + 0.1 / (1 + steps / 4)).tolist(),
         "repulsive": dict.fromkeys(PAIRS, True),
     }

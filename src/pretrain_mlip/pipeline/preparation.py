@@ -19,9 +19,10 @@ from pretrain_mlip.files import make_folder, read_json, write_json
 from pretrain_mlip.keys import SPLITS
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.eam.adoption import adopt_setfl
 from pretrain_mlip.potentials.eam.decomposition import decompose_dimers
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom, Form
-from pretrain_mlip.potentials.eam.fit import adopt_setfl, fit_eam
+from pretrain_mlip.potentials.eam.fit import fit_eam
 from pretrain_mlip.potentials.eam.settings import EAMSettings
 from pretrain_mlip.potentials.eam.storage import load_eam
 from pretrain_mlip.structures.checks import check_structures, raise_on_errors

@@ -8,20 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import atomic_numbers
 from scipy.optimize import OptimizeResult, minimize
 
 from pretrain_mlip.console import progress_bar
 from pretrain_mlip.errors import ComputationError, InputError
-from pretrain_mlip.keys import CONFIG_TYPE, ISOLATED_ATOM
-from pretrain_mlip.potentials.eam.audit import audit
-from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
+from pretrain_mlip.potentials.eam.findings import findings
 from pretrain_mlip.potentials.eam.form import EAM, MORSE_START
+from pretrain_mlip.potentials.eam.inputs import elements_of, interacting, refuse_unlabelled
 from pretrain_mlip.potentials.eam.parameters import (
     Freedom,
     freedom,
@@ -32,11 +29,8 @@ from pretrain_mlip.potentials.eam.parameters import (
     start_from,
 )
 from pretrain_mlip.potentials.eam.problem import Problem
-from pretrain_mlip.potentials.eam.setfl_reading import read_setfl
 from pretrain_mlip.potentials.eam.settings import EAMSettings
 from pretrain_mlip.potentials.eam.storage import load_eam
-from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
-from pretrain_mlip.structures.io import labels_of
 from pretrain_mlip.structures.reference_energies import known_reference_energies
 
 log = logging.getLogger(__name__)
@@ -85,10 +79,10 @@ def fit_eam(
         )
     if cutoff is not None:
         settings = settings.model_copy(update={"cutoff": cutoff})
-    _refuse_unlabelled(frames)
+    refuse_unlabelled(frames)
     known = known_reference_energies(frames, reference_energies)
-    elements = _elements(frames)
-    frames, validation, held_out = (_interacting(some) for some in (frames, validation, held_out))
+    elements = elements_of(frames)
+    frames, validation, held_out = (interacting(some) for some in (frames, validation, held_out))
     choice = None
     if settings.form == "auto":
         settings, choice = _choose_form(elements, frames, validation, known, settings)
@@ -98,71 +92,6 @@ def fit_eam(
     if held_out:
         eam.report["held_out"] = Problem(eam, held_out).errors(eam)
     return eam
-
-
-def adopt_setfl(
-    frames: Sequence[Atoms],
-    settings: EAMSettings,
-    *,
-    held_out: Sequence[Atoms] = (),
-    reference_energies: Mapping[str, float] | None = None,
-) -> TabulatedEAM:
-    """The published potential of ``settings.setfl`` as it is, with the E0s that bring its energies closest to labels.
-
-    Arguments, ``report`` and errors are those of ``fit_eam``, as far as they apply.
-    """
-    if settings.setfl is None:
-        raise InputError("eam.setfl: no file is named")
-    _refuse_unlabelled(frames)
-    known = known_reference_energies(frames, reference_energies)
-    eam = read_setfl(settings.setfl, _elements(frames))
-    problem = Problem(eam, _interacting(frames), known)
-    seen = problem.distances(eam)
-    eam.e0.copy_(problem.best_e0(eam))
-    eam.report |= {
-        "settings": settings.model_dump(mode="json"),
-        "start_losses": [],
-        "starts": [],
-        "loss": [],
-        **_findings(eam, problem, seen, known),
-    }
-    if held_out:
-        eam.report["held_out"] = Problem(eam, _interacting(held_out)).errors(eam)
-    return eam
-
-
-def _elements(frames: Sequence[Atoms]) -> list[str]:
-    return sorted({symbol for atoms in frames for symbol in atoms.symbols}, key=atomic_numbers.__getitem__)
-
-
-def _interacting(frames: Sequence[Atoms]) -> list[Atoms]:
-    """All but isolated atoms, which have their E0 as energy whatever the functions are."""
-    found = [atoms for atoms in frames if atoms.info.get(CONFIG_TYPE) != ISOLATED_ATOM]
-    if frames and not found:
-        raise InputError("the EAM fit got isolated atoms only; add structures in which atoms interact")
-    return found
-
-
-def _findings(
-    eam: EmbeddedAtom,
-    problem: Problem,
-    seen: Mapping[tuple[int, int], tuple[float, float]],
-    known: Mapping[str, float],
-) -> dict[str, Any]:
-    """What the report says of any EAM beside its data."""
-    curves = audit(eam, seen)
-    attracting = [pair for pair, found in curves.items() if not found["repulsive"]]
-    if attracting:
-        log.warning("EAM: %s does not repel everywhere inside contact", ", ".join(attracting))
-    return {
-        "frames": len(problem.energy),
-        "baseline_energy_rmse": problem.constant_error(),
-        "known_e0": {symbol: known[symbol] for symbol in eam.elements if symbol in known},
-        "unseen_pairs": [eam.pair_name(*pair) for pair in eam.pairs if pair not in seen],
-        "audit": curves,
-        "train": problem.errors(eam),
-        "stress_offset": problem.stress_offset(eam),
-    }
 
 
 def _choose_form(
@@ -215,20 +144,9 @@ def _fit(elements: Sequence[str], frames: Sequence[Atoms], known: Mapping[str, f
         "starts": starts,
         "loss": history,
         "parameters": named_values(eam),
-        **_findings(eam, problem, seen, known),
+        **findings(eam, problem, seen, known),
     }
     return eam
-
-
-def _refuse_unlabelled(frames: Sequence[Atoms]) -> None:
-    if not frames:
-        raise InputError("the EAM fit got no structures")
-    for number, atoms in enumerate(frames):
-        found = labels_of(atoms)
-        if found.energy is None or (found.forces is None and len(atoms) > 1):
-            raise InputError(
-                f"the EAM fit needs energy and forces; structure {number} ({atoms.get_chemical_formula()}) lacks them"
-            )
 
 
 def _start_from_data(eam: EAM, problem: Problem) -> None:
@@ -239,6 +157,9 @@ def _start_from_data(eam: EAM, problem: Problem) -> None:
             minimum = max(distance, 1.1 * inner)
             eam.log_minimum[number] = np.log(minimum - inner)
             eam.log_width[number] = np.log(STIFFNESS / minimum)
+        density = problem.densities(eam)
+        for parameter in (eam.log_amplitude, eam.log_shell):  # densities of order one, as the range of tables has it
+            parameter.sub_(torch.log(density[density > 0].mean()))
     density = problem.densities(eam)
     for kind in range(len(eam.elements)):
         felt = density[(problem.types == kind) & (density > 0)]
