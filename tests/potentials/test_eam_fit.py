@@ -275,3 +275,29 @@ def test_identical_frames_and_many_frames_by_stages() -> None:
     assert report["frames"] == 20
     assert len(report["starts"]) == 3
     assert report["train"]["forces_rmse"] < 0.5 * report["train"]["forces_rms"]
+
+
+def test_refuses_what_gives_nothing_to_fit() -> None:
+    frames = label_structures(hard_eam(), rattled(2))
+    nothing = QUICK.model_copy(update={"energy_weight": 0.0, "forces_weight": 0.0, "stress_weight": 0.0})
+    with pytest.raises(InputError, match="nothing to fit"):
+        fit_eam(frames, settings=nothing)
+    with pytest.raises(InputError, match=r"held-out structure 0.*no training structure has Ni"):
+        fit_eam(frames, settings=QUICK, held_out=[bulk("Ni")])
+    (alone,) = label_structures(hard_eam(), [isolated("O", 0.0)])
+    alone.info["config_type"] = "IsolatedAtom"
+    quick = QUICK.model_copy(update={"max_iterations": 2, "screening_iterations": 2})
+    assert "held_out" not in fit_eam(frames, settings=quick, held_out=[alone]).report
+
+
+def test_published_tables_with_an_energy_of_free_atoms(tmp_path: Path) -> None:
+    truth = hard_eam()
+    truth.write_setfl(tmp_path / "with_e0.eam.alloy", include_e0=True)  # F(0) = E0
+    frames = label_structures(truth, rattled(3))
+    settings = EAMSettings(setfl=tmp_path / "with_e0.eam.alloy")
+    eam = adopt_setfl(frames, settings, reference_energies={"O": -430.0})
+    (alone,) = predict(eam, [Atoms("O")])
+    assert alone.energy == pytest.approx(-430.0, abs=1e-9)
+    assert eam.reference_energies()["O"] == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(InputError, match=r"eam.form, eam.cutoff would have no effect"):
+        adopt_setfl(frames, settings.model_copy(update={"form": "fs", "cutoff": 5.0}))

@@ -129,3 +129,51 @@ def test_warm_start(tmp_path: Path) -> None:
         fit_eam(frames, settings=short.model_copy(update={"warm_start": path, "form": "fs"}))
     with pytest.raises(InputError, match="none of the elements Ni"):
         start_from(EAM(["Ni"], 6.0), first, "eam.json")
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ({"fixed": {"depth": {"O-Si": 1.0, "Si-O": 2.0}}}, "the same parameter is fixed at another value"),
+        ({"fixed": {"depth": {"O-Si": 1.0}}, "bounds": {"depth": {"O-Si": (2.0, 3.0)}}}, "outside of its own bounds"),
+        (
+            {"shared": [["depth.O-O", "depth.O-Si"]], "bounds": {"depth": {"O-O": (1.0, 2.0), "O-Si": (3.0, 4.0)}}},
+            "within the bounds of all that share it",
+        ),
+    ],
+)
+def test_refuses_contradictions(update: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        freedom(EAM(["O", "Si"], 6.0), SHORT.model_copy(update=update))
+
+
+def test_several_fixed_and_shared_parameters_do_not_disturb_each_other() -> None:
+    eam = EAM(["O", "Si"], 6.0)
+    settings = EAMSettings(
+        fixed={"root": {"O": 3.0}, "depth": {"O-Si": 1.0, "Si-O": 1.0}, "decay": {"Si": 2.0}},
+        shared=[["decay.O", "decay.Si"], ["depth.O-O", "depth.Si-Si"]],
+    )
+    moves = freedom(eam, settings)
+    set_values(eam, moves.full(moves.free(moves.origin) + 0.1))
+    found = named_values(eam)
+    assert (found["root.O"], found["depth.O-Si"]) == (pytest.approx(3.0), pytest.approx(1.0))
+    assert found["decay.O"] == found["decay.Si"] == pytest.approx(2.0)
+    assert found["depth.O-O"] == found["depth.Si-Si"] == pytest.approx(0.5 * np.exp(0.1))
+
+
+def test_a_warm_start_keeps_what_is_far_from_typical_values(tmp_path: Path) -> None:
+    frames = label_structures(hard_eam(), rattled(3))
+    far = EAM(["O", "Si"], 6.0)
+    far.log_width.data.add_(1.5)
+    far.save(tmp_path / "eam.json")
+    one = {"starts": 1, "screening_iterations": 1, "max_iterations": 1, "warm_start": tmp_path / "eam.json"}
+    near = EAM(["O", "Si"], 6.0)
+    assert (freedom(near, SHORT).high < get_values(far)).any()
+    moves = freedom(near, SHORT, get_values(far))
+    assert (moves.low < get_values(far)).all()
+    assert (moves.high > get_values(far)).all()
+    assert (moves.origin == get_values(near)).all()  # what the prior pulls to stays
+    with pytest.raises(InputError, match="instead of auto"):
+        fit_eam(frames, settings=SHORT.model_copy(update={"form": "auto", **one}))
+    with pytest.raises(InputError, match=r"no parameter 'decay.O'"):
+        fit_eam(frames, settings=SHORT.model_copy(update={"form": "auto", "fixed": {"decay": {"O": 1.0}}}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,8 +51,8 @@ def make_graph(atoms: Atoms, cutoff: float, *, labels: bool = False, half: bool 
     return Data(num_nodes=len(atoms), **content)
 
 
-def _once(centre: np.ndarray, neighbour: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Which edges stay where every pair is to be there once: those towards the larger index, or the first image."""
+def _once(centre: Any, neighbour: Any, shifts: Any) -> Any:
+    """Which edges stay where every pair is to be there once: to the larger index, or the first image; any arrays."""
     x, y, z = shifts.T
     first_image = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
     return (centre < neighbour) | ((centre == neighbour) & first_image)
@@ -61,9 +62,8 @@ def half_of(graph: Data) -> Data:
     """The graph with one edge per pair; itself where that is so already."""
     if keys.HALF_LIST in graph:
         return graph
-    neighbour, centre = graph[keys.EDGE_INDEX].cpu().numpy()
-    once = torch.from_numpy(_once(centre, neighbour, graph[keys.CELL_SHIFTS].cpu().numpy()))
-    half = _with_edges(graph, once.nonzero().squeeze(1).to(graph[keys.EDGE_INDEX].device))
+    neighbour, centre = graph[keys.EDGE_INDEX]
+    half = _with_edges(graph, _once(centre, neighbour, graph[keys.CELL_SHIFTS]).nonzero().squeeze(1))
     half[keys.HALF_LIST] = torch.ones(graph[keys.VOLUME].shape, dtype=torch.bool)
     return half
 

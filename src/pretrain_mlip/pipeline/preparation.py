@@ -96,10 +96,10 @@ def fit_and_write_eam(
             reference_energies=reference_energies,
         )
     eam.report["data_hash"] = data_hash(train)
-    names = [*(f"eam.eam.{form}" for form in get_args(Form)), "convergence.png"]
-    for name in names:  # nothing of an earlier fit stays beside an eam.json that it does not belong to
-        (folder / name).unlink(missing_ok=True)
     eam.write_setfl(folder / f"eam.eam.{eam.form}")
+    stale = [f"eam.eam.{form}" for form in get_args(Form) if form != eam.form]
+    for name in [*stale, "convergence.png"]:  # nothing of an earlier fit stays beside an eam.json of another
+        (folder / name).unlink(missing_ok=True)
     save(eam_decomposition(eam_curves(eam)), folder / "eam.png")
     if eam.report["loss"]:
         save(eam_fit({"convergence": eam.report["loss"], "starts": eam.report["starts"]}), folder / "convergence.png")

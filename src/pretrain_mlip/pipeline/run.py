@@ -29,6 +29,8 @@ from pretrain_mlip.pipeline import preparation, trials
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.strategies import stage_settings, train_strategies
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
+from pretrain_mlip.potentials.eam.inputs import elements_of
+from pretrain_mlip.potentials.eam.setfl_reading import read_setfl
 from pretrain_mlip.potentials.networks import model_settings
 from pretrain_mlip.report.html import write_report
 from pretrain_mlip.report.results import FILE_NAME, Results
@@ -140,7 +142,9 @@ class _Run:
         write_report(self.folder.path)
 
     def _refuse_early(self, splits: Splits) -> None:
-        """What the last steps would refuse, after an hour."""
+        """What later steps would refuse, the last of them after an hour."""
+        if self.config.eam.setfl is not None and not self.folder.eam.exists():
+            read_setfl(self.config.eam.setfl, elements_of(splits.train))
         stability, rdf = self.config.stability, self.config.rdf
         if rdf is not None and self.results.rdf is None:
             trials.rdf_structures(splits, rdf)

@@ -13,6 +13,7 @@ import torch
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import atomic_path
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
+from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.eam.setfl_reading import SUFFIXES, read_setfl
 from pretrain_mlip.potentials.eam.storage import eam_from_config, load_eam
@@ -57,6 +58,7 @@ def checkpoint_content(potential: Potential, **extra: Any) -> dict[str, Any]:
         "config": potential.config(),
         "dtype": _dtype_name(potential),
         "state": potential.state_dict(),
+        **({"report": potential.report} if isinstance(potential, EmbeddedAtom) else {}),
         **extra,
     }
 
@@ -114,6 +116,8 @@ def potential_from_content(content: dict[str, Any]) -> Potential:
         potential.load_state_dict(content["state"])
     except (LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"damaged checkpoint ({' '.join(str(error).split())[:120]})") from error
+    if isinstance(potential, EmbeddedAtom):
+        potential.report = content.get("report", {})
     return potential.eval().requires_grad_(False)  # noqa: FBT003
 
 

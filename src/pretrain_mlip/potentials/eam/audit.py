@@ -25,7 +25,7 @@ def dimer_curve(eam: EmbeddedAtom, a: int, b: int, distance: torch.Tensor) -> tu
     """Energy (eV) of a free dimer of two types relative to separated atoms, and its derivative (eV/Å)."""
     energy, slope = eam.pair(a, b, distance)
     for source, centre in ((a, b), (b, a)):
-        types = torch.full(distance.shape, centre)
+        types = torch.full(distance.shape, centre, device=distance.device)
         density, density_slope = eam.density(source, centre, distance)
         embedded, embedded_slope = eam.embedding(types, density)
         energy = energy + embedded - eam.embedding(types, torch.zeros_like(density))[0]
@@ -53,7 +53,7 @@ def audit(eam: EmbeddedAtom, seen: Ranges | None = None) -> dict[str, dict[str, 
 
 
 def _audit_pair(eam: EmbeddedAtom, a: int, b: int, seen: tuple[float, float] | None) -> dict[str, Any]:
-    distance = torch.arange(SHORTEST, eam.cutoff, STEP, dtype=torch.float64)
+    distance = torch.arange(SHORTEST, eam.cutoff, STEP, dtype=torch.float64, device=eam.e0.device)
     energy, slope = dimer_curve(eam, a, b, distance)
     contact = CONTACT * eam.covalent_sum(a, b)
     inside = distance <= contact
@@ -64,7 +64,7 @@ def _audit_pair(eam: EmbeddedAtom, a: int, b: int, seen: tuple[float, float] | N
         "seen": None if seen is None else list(seen),
     }
     for wall in WALLS:
-        at = torch.tensor([wall], dtype=torch.float64)
+        at = torch.tensor([wall], dtype=torch.float64, device=distance.device)
         result[f"wall_{wall:.1f}"] = float(dimer_curve(eam, a, b, at)[0])
         result[f"from_{wall:.1f}"] = _origin(wall, seen)
     result["turning_points"] = [
@@ -74,7 +74,7 @@ def _audit_pair(eam: EmbeddedAtom, a: int, b: int, seen: tuple[float, float] | N
             "kind": "minimum" if slope[place] < 0 else "maximum",
             "from": _origin(float(distance[place]), seen),
         }
-        for place in _sign_changes(slope.numpy())
+        for place in _sign_changes(slope.cpu().numpy())
     ]
     return result
 

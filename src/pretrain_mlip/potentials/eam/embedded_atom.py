@@ -73,8 +73,9 @@ class EmbeddedAtom(Potential):
         """The radial functions as tables, differentiable with respect to parameters where there are any."""
 
     def functions(self) -> Functions:
-        """The tables, made again only when a parameter has changed."""
-        state = [(value.data_ptr(), value._version) for value in self.state_dict().values()]
+        """The tables, made again only when a parameter has changed (in place of ``.data``, torch does not tell)."""
+        values = [*self.parameters(), *self.buffers()]
+        state = [(value.data_ptr(), 0 if value.is_inference() else value._version) for value in values]
         if self._tabulated is None or self._tabulated[0] != state:
             with torch.no_grad():
                 self._tabulated = (state, self.tabulate())
@@ -83,7 +84,10 @@ class EmbeddedAtom(Potential):
     def forward(
         self, graph: Data, *, forces: bool = True, stress: bool = True, create_graph: bool = False
     ) -> dict[str, Tensor]:
-        """As of any potential, from a full or a half list, whose edges may exceed the cutoff."""
+        """As of any potential, from a full or a half list, whose edges may exceed the cutoff.
+
+        ``create_graph`` makes the result differentiable by the geometry, not by parameters: these are in the tables.
+        """
         if create_graph:
             return super().forward(graph, forces=forces, stress=stress, create_graph=True)
         with torch.no_grad():

@@ -18,7 +18,7 @@ from pretrain_mlip.console import progress_bar
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.potentials.eam.findings import findings
 from pretrain_mlip.potentials.eam.form import EAM, MORSE_START
-from pretrain_mlip.potentials.eam.inputs import elements_of, interacting, refuse_unlabelled
+from pretrain_mlip.potentials.eam.inputs import elements_of, interacting, refuse_strange, refuse_unlabelled, weighted
 from pretrain_mlip.potentials.eam.parameters import (
     Freedom,
     freedom,
@@ -82,7 +82,9 @@ def fit_eam(
     refuse_unlabelled(frames)
     known = known_reference_energies(frames, reference_energies)
     elements = elements_of(frames)
-    frames, validation, held_out = (interacting(some) for some in (frames, validation, held_out))
+    frames, validation, held_out = weighted(frames), interacting(validation), interacting(held_out)
+    refuse_strange(validation, elements, "validation")
+    refuse_strange(held_out, elements, "held-out")
     choice = None
     if settings.form == "auto":
         settings, choice = _choose_form(elements, frames, validation, known, settings)
@@ -102,6 +104,10 @@ def _choose_form(
     settings: EAMSettings,
 ) -> tuple[EAMSettings, dict[str, float]]:
     """Settings with the better form, and the loss of each on structures that it was not fitted to."""
+    if settings.warm_start is not None:
+        raise InputError("eam.warm_start: an earlier fit has one form; name it with eam.form instead of auto")
+    for form in ("alloy", "fs"):  # names of parameters depend on the form; refused before the first fit
+        freedom(EAM(elements, settings.cutoff, form), settings)
     fitted = list(frames)
     if not validation and len(frames) > 1:
         validation = fitted[4::5] or fitted[-1:]
@@ -122,8 +128,8 @@ def _choose_form(
 def _fit(elements: Sequence[str], frames: Sequence[Atoms], known: Mapping[str, float], settings: EAMSettings) -> EAM:
     eam = EAM(elements, settings.cutoff, "fs" if settings.form == "fs" else "alloy")
     problem = Problem(eam, frames, known)
-    if not problem.weight.any():
-        raise InputError("the EAM fit got structures whose config_weight is 0 only")
+    if not problem.has_terms(settings):
+        raise InputError("the EAM fit has nothing to fit: every label that the structures have is given no weight")
     seen = problem.distances(eam)
     if not seen:
         raise InputError(f"no two atoms of the training structures are within the EAM cutoff of {settings.cutoff} Å")
@@ -189,14 +195,17 @@ def _search(
         if size < len(stages[0].energy):
             some = Problem(eam, [frames[i] for i in sorted(order[:size])], known)
             some.scales = problem.scales
-            stages.insert(0, some)
+            if some.has_terms(settings):
+                stages.insert(0, some)
     moves = freedom(eam, settings)
-    set_values(eam, moves.origin)
-    depends = _depends(eam, problem, moves, settings)
     first = moves.origin
     if settings.warm_start is not None:
         start_from(eam, load_eam(settings.warm_start), str(settings.warm_start))
         first = get_values(eam)
+        set_values(eam, moves.origin)
+        moves = freedom(eam, settings, first)
+    set_values(eam, moves.origin)
+    depends = _depends(eam, problem, moves, settings)
     with progress_bar() as bar:
         descents = len(stages[1:] or stages) - 1 + min(FINALISTS, settings.starts)
         total = settings.starts * settings.screening_iterations + descents * settings.max_iterations

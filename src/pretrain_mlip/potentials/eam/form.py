@@ -81,10 +81,10 @@ class EAM(EmbeddedAtom):
             [[self.density_sum(source, centre) for centre in range(sources[1])] for source in range(count)],
             dtype=torch.float64,
         )
-        self.sums = torch.tensor(sums, dtype=torch.float64)
+        minima = (1.05 - MORSE_START) * torch.tensor(sums, dtype=torch.float64)
         self.log_depth = filled([len(self.pairs)], 0.5)
         self.log_width = filled([len(self.pairs)], 1.5)
-        self.log_minimum = nn.Parameter(torch.log((1.05 - MORSE_START) * self.sums))
+        self.log_minimum = nn.Parameter(torch.log(minima))
         self.log_amplitude = filled(sources, 0.3)
         self.log_decay = filled(sources, 1.5)
         self.log_shell = filled(sources, 0.03)
@@ -184,7 +184,7 @@ class EAM(EmbeddedAtom):
 
     def tabulate(self) -> Functions:
         count, points = len(self.elements), round(np.ceil(self.cutoff / SPACING)) + 1
-        distance = torch.linspace(0.0, self.cutoff, points, dtype=torch.float64)
+        distance = torch.linspace(0.0, self.cutoff, points, dtype=torch.float64, device=self.e0.device)
         distance[0] = 1e-6  # r phi has a limit there, phi has none
         step = self.cutoff / (points - 1)
         values = torch.stack([self.pair(a, b, distance)[0] for a, b in self.pairs])

@@ -174,8 +174,10 @@ class Freedom(NamedTuple):
         return [(float(self.low[inside].max()), float(self.high[inside].min())) for inside in members]
 
 
-def freedom(eam: EAM, settings: EAMSettings) -> Freedom:
+def freedom(eam: EAM, settings: EAMSettings, start: np.ndarray | None = None) -> Freedom:
     """Origin, bounds and groups of the parameters of an EAM as it is now, with what the settings say.
+
+    Bounds are margins about the origin, and about ``start`` (stored values) where a fit begins elsewhere.
 
     Raises:
         InputError: a name is not a parameter of this EAM, a value is out of range, or bounds exclude each other.
@@ -184,7 +186,8 @@ def freedom(eam: EAM, settings: EAMSettings) -> Freedom:
     index = {name: place for place, entry in enumerate(known) for name in entry.names}
     origin = get_values(eam)
     margin = np.array([entry.quantity.margin for entry in known])
-    low, high = origin - margin, origin + margin
+    start = origin if start is None else start
+    low, high = np.minimum(origin, start) - margin, np.maximum(origin, start) + margin
     group = np.arange(len(known))
 
     for name, bounds in _flat(settings.bounds).items():
@@ -192,7 +195,6 @@ def freedom(eam: EAM, settings: EAMSettings) -> Freedom:
         low[place], high[place] = (_stored(known[place], value, f"bounds.{name}") for value in bounds)
         if not low[place] < high[place]:
             raise InputError(f"eam.bounds.{name}: the lower bound must be below the upper one, not {list(bounds)}")
-        origin[place] = min(max(origin[place], low[place]), high[place])
     for names in settings.shared:
         places = [_find(index, name, "shared") for name in names]
         if len({(known[place].quantity, known[place].origin) for place in places}) > 1:
@@ -201,14 +203,30 @@ def freedom(eam: EAM, settings: EAMSettings) -> Freedom:
                 "pairs with equal covalent radii"
             )
         group[np.isin(group, group[places])] = group[places].min()
-        origin[places] = origin[places[0]]
+    origin = origin[group]  # a group is named after its first member
+    for number in set(group.tolist()):
+        low[group == number], high[group == number] = low[group == number].max(), high[group == number].min()
+    values: dict[int, float] = {}
     for name, value in _flat(settings.fixed).items():
         place = _find(index, name, "fixed")
-        together = group == group[place]
-        origin[together] = _stored(known[place], value, f"fixed.{name}")
-        group[together] = -1
+        stored = _stored(known[place], value, f"fixed.{name}")
+        if values.setdefault(int(group[place]), stored) != stored:
+            raise InputError(f"eam.fixed.{name}: the same parameter is fixed at another value")
+        if name in _flat(settings.bounds) and not low[place] <= stored <= high[place]:
+            raise InputError(f"eam.fixed.{name}: {value:g} is outside of its own bounds")
+    for number, stored in values.items():
+        origin[group == number] = stored
+    group = np.where(np.isin(group, list(values)), -1, group)
+    if (low >= high)[group >= 0].any():
+        place = int(np.flatnonzero((low >= high) & (group >= 0))[0])
+        raise InputError(f"eam.bounds: no value of {known[place].names[0]} is within the bounds of all that share it")
     numbers = {old: new for new, old in enumerate(sorted(set(group.tolist()) - {-1}))}
-    return Freedom(origin, low, high, np.array([numbers.get(old, -1) for old in group.tolist()]))
+    return Freedom(
+        np.where(group < 0, origin, np.clip(origin, low, high)),
+        low,
+        high,
+        np.array([numbers.get(old, -1) for old in group.tolist()]),
+    )
 
 
 def _find(index: Mapping[str, int], name: str, option: str) -> int:

@@ -130,6 +130,15 @@ class Problem:
         with torch.no_grad():
             return self.sums.before(eam.tabulate())[0]
 
+    def has_terms(self, settings: EAMSettings) -> bool:
+        """Whether a label that some structure has counts for anything."""
+        shares = (
+            (settings.energy_weight, torch.isfinite(self.energy)),
+            (settings.forces_weight, self.has_forces),
+            (settings.stress_weight, self.has_stress),
+        )
+        return any(share > 0 and bool(there.any()) for share, there in shares)
+
     def loss(self, eam: EmbeddedAtom, settings: EAMSettings) -> Tensor:
         """Weighted pseudo-Huber loss, with the best E0s and, where asked for, the best offset of the stress labels."""
         energy, forces, stress = self.predict(eam)

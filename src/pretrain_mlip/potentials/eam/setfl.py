@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,7 @@ def as_tables(eam: EmbeddedAtom, points_r: int | None = None, points_rho: int | 
         copy.load_state_dict(eam.state_dict())
         copy.report = dict(eam.report)
         return copy
+    eam = deepcopy(eam).cpu()
     count = len(eam.elements)
     points_r = _size("points_r", eam.functions().pair.nodes if points_r is None else points_r)
     step_r = eam.cutoff / (points_r - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -45,11 +45,11 @@ class EAMSettings(Settings):
     bounds: dict[str, dict[str, tuple[float, float]]] = Field(
         default={}, description="parameters that stay within bounds, as in {minimum: {O-Si: [1.5, 1.8]}}"
     )
-    shared: list[list[str]] = Field(
+    shared: list[Annotated[list[str], Field(min_length=2)]] = Field(
         default=[], description="groups of parameters that have one value, as in [[decay.O, decay.Si]]"
     )
     warm_start: Path | None = Field(
-        default=None, description="eam.json whose parameters the first start takes, where names agree"
+        default=None, description="eam.json whose parameters the starts scatter about, the first without scatter"
     )
     starts: int = Field(default=4, ge=1, description="number of starts; all but the first are random")
     screening_frames: int = Field(default=24, ge=1, description="frames on which the starts are compared")

@@ -31,11 +31,6 @@ class Cubics(NamedTuple):
         c0, c1, c2, c3 = (c.index_select(0, place) for c in self[:4])
         return torch.addcmul(c0, u, torch.addcmul(c1, u, torch.addcmul(c2, u, c3)))
 
-    def slope(self, place: Tensor, u: Tensor) -> Tensor:
-        """Derivatives (E,) by x."""
-        c1, c2, c3 = (c.index_select(0, place) for c in self[1:4])
-        return torch.addcmul(c1, u, torch.addcmul(c2, u, c3, value=1.5), value=2.0).mul_(1.0 / self.step)
-
     def both(self, place: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """Values and derivatives."""
         c0, c1, c2, c3 = (c.index_select(0, place) for c in self[:4])
