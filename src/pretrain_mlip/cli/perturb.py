@@ -52,7 +52,7 @@ def perturb(
 
 def label(
     data: Data,
-    potential: Annotated[Path, typer.Option(help="Any potential of ours: eam.json or a checkpoint.")],
+    potential: Annotated[Path, typer.Option(help="Any potential of ours: eam.json, setfl tables or a checkpoint.")],
     output: OutputFile,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes, which Dask starts; more than 1 needs the extra 'distributed'.")

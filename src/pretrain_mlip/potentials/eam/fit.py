@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import get_args
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from scipy.optimize import OptimizeResult, minimize
 
 from pretrain_mlip.console import progress_bar
 from pretrain_mlip.errors import ComputationError, InputError
+from pretrain_mlip.potentials.eam.embedded_atom import Form
 from pretrain_mlip.potentials.eam.findings import findings
 from pretrain_mlip.potentials.eam.form import EAM, MORSE_START
 from pretrain_mlip.potentials.eam.inputs import elements_of, interacting, refuse_strange, refuse_unlabelled, weighted
@@ -85,36 +87,36 @@ def fit_eam(
     frames, validation, held_out = weighted(frames), interacting(validation), interacting(held_out)
     refuse_strange(validation, elements, "validation")
     refuse_strange(held_out, elements, "held-out")
-    choice = None
     if settings.form == "auto":
-        settings, choice = _choose_form(elements, frames, validation, known, settings)
-    eam = _fit(elements, frames, known, settings)
-    if choice:
-        eam.report["forms"] = choice
+        eam = _fit_better_form(elements, frames, validation, known, settings)
+    else:
+        eam = _fit(elements, frames, known, settings)
     if held_out:
         eam.report["held_out"] = Problem(eam, held_out).errors(eam)
     return eam
 
 
-def _choose_form(
+def _fit_better_form(
     elements: Sequence[str],
     frames: Sequence[Atoms],
     validation: Sequence[Atoms],
     known: Mapping[str, float],
     settings: EAMSettings,
-) -> tuple[EAMSettings, dict[str, float]]:
-    """Settings with the better form, and the loss of each on structures that it was not fitted to."""
+) -> EAM:
+    """The fit of the form with the lower loss on structures that it was not fitted to; ``forms`` reports the losses."""
     if settings.warm_start is not None:
         raise InputError("eam.warm_start: an earlier fit has one form; name it with eam.form instead of auto")
-    for form in ("alloy", "fs"):  # names of parameters depend on the form; refused before the first fit
-        freedom(EAM(elements, settings.cutoff, form), settings)
-    fitted = list(frames)
+    of_form = {form: settings.model_copy(update={"form": form}) for form in get_args(Form)}
+    for form, its_settings in of_form.items():  # names of parameters depend on the form; refused before the first fit
+        freedom(EAM(elements, settings.cutoff, form), its_settings)
+    fitted = frames
     if not validation and len(frames) > 1:
-        validation = fitted[4::5] or fitted[-1:]
-        fitted = [atoms for number, atoms in enumerate(fitted) if number % 5 != 4] if len(frames) > 4 else fitted[:-1]
+        held = set(range(4, len(frames), 5)) or {len(frames) - 1}
+        validation = [frames[number] for number in sorted(held)]
+        fitted = [atoms for number, atoms in enumerate(frames) if number not in held]
+    fits = {form: _fit(elements, fitted, known, its_settings) for form, its_settings in of_form.items()}
     losses = {}
-    for form in ("alloy", "fs"):
-        eam = _fit(elements, fitted, known, settings.model_copy(update={"form": form}))
+    for form, eam in fits.items():
         problem = Problem(eam, validation or fitted, eam.reference_energies())
         problem.scales = Problem(eam, fitted, known).scales
         with torch.no_grad():
@@ -122,7 +124,9 @@ def _choose_form(
     # Losses are mean squares of errors in the main
     best = "alloy" if losses["alloy"] ** 0.5 <= (1.0 + TOLERANCE) * losses["fs"] ** 0.5 else "fs"
     log.info("EAM fit: the form '%s' is chosen; held-out loss of alloy %.4f, fs %.4f", best, *losses.values())
-    return settings.model_copy(update={"form": best}), losses
+    eam = fits[best] if fitted is frames else _fit(elements, frames, known, of_form[best])
+    eam.report["forms"] = losses
+    return eam
 
 
 def _fit(elements: Sequence[str], frames: Sequence[Atoms], known: Mapping[str, float], settings: EAMSettings) -> EAM:
