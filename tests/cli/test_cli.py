@@ -178,7 +178,12 @@ def test_a_fit_leaves_no_table_of_another(silica: Path, tmp_path: Path) -> None:
     quick = ("starts=1", "max_iterations=3", "screening_iterations=2", "-o", tmp_path / "eam")
     succeeds("fit-eam", silica, *quick)
     text = succeeds("fit-eam", silica, *quick, "form=fs")
-    assert {path.name for path in (tmp_path / "eam").iterdir()} == {"eam.json", "eam.eam.fs", "eam.png"}
+    assert {path.name for path in (tmp_path / "eam").iterdir()} == {
+        "eam.json",
+        "eam.eam.fs",
+        "eam.png",
+        "convergence.png",
+    }
     assert "alloy" not in text.split("written:")[1]
 
 
