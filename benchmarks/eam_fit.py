@@ -62,6 +62,8 @@ def main(name: str, seeds: int, options: list[str]) -> None:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(f"seed {seed}, eam/{eam.form}: RMSE {1e3 * errors['energy_rmse']:.1f} meV/atom, ", end="")
         print(f"{errors['forces_rmse']:.4f} eV/Å ({ratio:.3f} of RMS){stress}; loss {eam.report['loss'][-1]:.4f}")
+        if eam.report["stress_offset"] is not None:
+            print(f"    its pressure is {-GPA * eam.report['stress_offset']:+.2f} GPa off that of the training labels")
         print(f"    {wall:.0f} s, {cpu:.0f} s of processor time, {memory:.1f} GB")
         for pair, found in eam.report["audit"].items():
             sound = "repels at contact" if found["repulsive"] and found["monotone"] else "NO WALL"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from ase.neighborlist import neighbor_list
 from tests.conftest import STRUCTURES, hard_eam, quartz
 
 from pretrain_mlip import fit_eam
@@ -17,6 +18,7 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.eam import pairs as eam_pairs
 from pretrain_mlip.potentials.eam import problem as eam_problem
 from pretrain_mlip.potentials.eam.adoption import adopt_setfl
+from pretrain_mlip.potentials.eam.fit import STIFFNESS
 from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.eam.settings import EAMSettings
 from pretrain_mlip.structures.datasets import load_dataset
@@ -301,3 +303,25 @@ def test_published_tables_with_an_energy_of_free_atoms(tmp_path: Path) -> None:
     assert eam.reference_energies()["O"] == pytest.approx(0.0, abs=1e-9)
     with pytest.raises(InputError, match=r"eam.form, eam.cutoff would have no effect"):
         adopt_setfl(frames, settings.model_copy(update={"form": "fs", "cutoff": 5.0}))
+
+
+def test_fits_start_where_the_nearest_neighbours_are() -> None:
+    frames = label_structures(hard_eam(), rattled(4))
+    eam = EAM(["O", "Si"], 6.0)
+    nearest = eam_problem.Problem(eam, frames).nearest(eam)
+    for (a, b), found in nearest.items():
+        shortest = []
+        for atoms in frames:
+            i, j, distance = neighbor_list("ijd", atoms, 6.0)
+            kinds = [eam.elements.index(symbol) for symbol in atoms.symbols]
+            for atom, kind in enumerate(kinds):
+                for here, there in {(a, b), (b, a)}:
+                    around = distance[(i == atom) & np.isin(j, np.flatnonzero(np.array(kinds) == there))]
+                    shortest += [around.min()] if kind == here and len(around) else []
+        assert found == pytest.approx(np.mean(shortest), rel=1e-12)
+    # nothing but the start: a fit that may not move stays there
+    still = EAMSettings(cutoff=6.0, starts=1, screening_iterations=1, max_iterations=1, prior=1e12)
+    values = fit_eam(frames, settings=still).report["parameters"]
+    for pair, distance in (("O-O", nearest[0, 0]), ("O-Si", nearest[0, 1]), ("Si-Si", nearest[1, 1])):
+        assert values[f"minimum.{pair}"] == pytest.approx(distance, rel=1e-4)
+        assert values[f"width.{pair}"] * distance == pytest.approx(STIFFNESS, rel=1e-4)

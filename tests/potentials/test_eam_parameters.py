@@ -16,6 +16,7 @@ from tests.potentials.test_eam_fit import QUICK, rattled
 from pretrain_mlip import EAM, fit_eam
 from pretrain_mlip.calculators.batched import label_structures
 from pretrain_mlip.errors import InputError
+from pretrain_mlip.potentials.eam.form import TAPER_START
 from pretrain_mlip.potentials.eam.parameters import entries, freedom, get_values, named_values, set_values, start_from
 from pretrain_mlip.potentials.eam.settings import EAMSettings
 
@@ -34,8 +35,8 @@ def test_names_and_values_are_those_of_the_equations() -> None:
     assert values["minimum.O-Si"] == pytest.approx(float(lowest), abs=2e-4)
     eam.log_amplitude.fill_(-50.0)
     highest = distance[eam.density(0, 1, distance)[0].argmax()]
-    if values["shell_distance.O-Si"] < 0.6 * eam.cutoff:  # before the taper bends it
-        assert values["shell_distance.O-Si"] == pytest.approx(float(highest), abs=2e-4)
+    assert values["shell_distance.O-Si"] < TAPER_START * eam.cutoff  # else the taper would move the peak
+    assert values["shell_distance.O-Si"] == pytest.approx(float(highest), abs=2e-4)
     assert len(values) == sum(value.numel() for value in eam.parameters())
 
 
@@ -153,7 +154,10 @@ def test_several_fixed_and_shared_parameters_do_not_disturb_each_other() -> None
         fixed={"root": {"O": 3.0}, "depth": {"O-Si": 1.0, "Si-O": 1.0}, "decay": {"Si": 2.0}},
         shared=[["decay.O", "decay.Si"], ["depth.O-O", "depth.Si-Si"]],
     )
+    with torch.no_grad():
+        eam.log_depth[2] += 0.3
     moves = freedom(eam, settings)
+    assert moves.origin[0] == moves.origin[2]  # the prior pulls all that share a value to one
     set_values(eam, moves.full(moves.free(moves.origin) + 0.1))
     found = named_values(eam)
     assert (found["root.O"], found["depth.O-Si"]) == (pytest.approx(3.0), pytest.approx(1.0))

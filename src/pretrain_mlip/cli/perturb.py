@@ -17,7 +17,7 @@ def perturb(
     output: OutputFile,
     overrides: Overrides = None,
     potential: Annotated[
-        Path | None, typer.Option(help="Teacher (eam.json): caps forces and energies, and labels.")
+        Path | None, typer.Option(help="Teacher (eam.json, setfl tables): caps forces and energies, and labels.")
     ] = None,
     config: Config = None,
 ) -> None:

@@ -31,6 +31,7 @@ from pretrain_mlip.pipeline.strategies import stage_settings, train_strategies
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.eam.inputs import elements_of
 from pretrain_mlip.potentials.eam.setfl_reading import read_setfl
+from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
 from pretrain_mlip.potentials.networks import model_settings
 from pretrain_mlip.report.html import write_report
 from pretrain_mlip.report.results import FILE_NAME, Results
@@ -208,13 +209,14 @@ class _Run:
             for name, frames in (("train", splits.train), ("test", held_out))
         }
         curves = preparation.eam_curves(eam)
+        fixed = isinstance(eam, TabulatedEAM)
         self._add(
             {
                 "eam": {
                     "elements": list(eam.elements),
                     "pairs": list(curves),
                     "cutoff": eam.cutoff,
-                    "form": f"eam/{eam.form}",
+                    "form": f"eam/{eam.form}" + (f", tables of {eam.report['source']}" if fixed else ""),
                     "parameters": sum(value.numel() for value in eam.parameters()),
                     "errors": errors,
                     "starts": eam.report["starts"],

@@ -62,11 +62,11 @@ class EmbeddedAtom(Potential):
 
     @abstractmethod
     def density(self, source: int, centre: int, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """F of a source atom at a centre, dimensionless, and its derivative, 1/Å."""
+        """The density of a source atom at a centre, dimensionless, and its derivative, 1/Å."""
 
     @abstractmethod
     def embedding(self, types: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
-        """F of atoms of the given types at the given densities, eV, and its derivative."""
+        """Embedding energies F of atoms of the given types at the given densities, eV, and their derivatives."""
 
     @abstractmethod
     def tabulate(self) -> Functions:

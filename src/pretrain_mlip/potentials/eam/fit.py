@@ -167,9 +167,10 @@ def _start_from_data(eam: EAM, problem: Problem) -> None:
             minimum = max(distance, 1.1 * inner)
             eam.log_minimum[number] = np.log(minimum - inner)
             eam.log_width[number] = np.log(STIFFNESS / minimum)
-        density = problem.densities(eam)
+        felt = problem.densities(eam)
+        felt = felt[felt > 0]  # none where atoms only touch the cutoff
         for parameter in (eam.log_amplitude, eam.log_shell):  # densities of order one, as the range of tables has it
-            parameter.sub_(torch.log(density[density > 0].mean()))
+            parameter.sub_(torch.log(felt.mean()) if len(felt) else 0.0)
     density = problem.densities(eam)
     for kind in range(len(eam.elements)):
         felt = density[(problem.types == kind) & (density > 0)]
