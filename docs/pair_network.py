@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pretrain_mlip.potentials.networks.base import Network, NetworkSettings
 from pretrain_mlip.potentials.networks.bases import GaussianBasis, polynomial_envelope
+from pretrain_mlip.potentials.networks.edges import Edges
 
 
 class PairNetworkSettings(NetworkSettings):
@@ -24,6 +25,7 @@ class PairNetwork(Network):
 
     kind = "pair"
     settings_class = PairNetworkSettings
+    settings: PairNetworkSettings
 
     def __init__(self, elements: Sequence[str], settings: PairNetworkSettings) -> None:
         super().__init__(elements, settings)
@@ -32,14 +34,14 @@ class PairNetwork(Network):
         self.of_pair = nn.Embedding(len(self.elements) ** 2, settings.width)
         self.output = nn.Linear(settings.width, 1, bias=False)
 
-    def node_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        neighbour, centre = edge_index
-        distance = torch.linalg.vector_norm(edge_vectors, dim=1)  # (E,)
-        kind = types[centre] * len(self.elements) + types[neighbour]  # (E,)
-        hidden = torch.tanh(self.hidden(self.basis(distance)) + self.of_pair(kind))  # (E, F)
-        envelope = polynomial_envelope(distance, self.cutoff) * self.average_neighbors.rsqrt()  # (E,)
-        pairs = self.output(hidden).squeeze(1) * envelope  # (E,)
-        return pairs.new_zeros(types.shape[0]).index_add(0, centre, pairs)  # (N,)
+    def node_energies(self, types: Tensor, edges: Edges) -> Tensor:
+        kind = types[edges.centre] * len(self.elements) + types[edges.neighbour]  # (E,)
+        hidden = torch.tanh(self.hidden(self.basis(edges.distances)) + self.of_pair(kind))  # (E, F)
+        envelope = polynomial_envelope(edges.distances, self.cutoff) * self.average_neighbors.rsqrt()  # (E,)
+        return edges.total(self.output(hidden).squeeze(1) * envelope)  # (N,)
+
+    def floats_per_edge(self) -> int:
+        return 5 * self.settings.width
 
     def reset_output(self) -> None:
         nn.init.zeros_(self.output.weight)

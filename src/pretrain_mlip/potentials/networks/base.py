@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.networks.edges import Edges
 from pretrain_mlip.settings import Settings
 
 
@@ -26,6 +28,8 @@ class Network(Potential):
     Attributes:
         energy_scale: eV, the root mean square of the training forces times 1 Å.
         average_neighbors: mean number of neighbours in the training data; sums over neighbours are divided by its root.
+        memory_limit: GiB that the messages of one layer may take; above it they are computed in parts, which costs
+            about a third more time. None sets no limit.
     """
 
     settings_class: ClassVar[type[NetworkSettings]]
@@ -35,15 +39,29 @@ class Network(Potential):
     def __init__(self, elements: Sequence[str], settings: NetworkSettings) -> None:
         super().__init__(elements, settings.cutoff)
         self.settings = settings
+        self.memory_limit: float | None = None
         self.register_buffer("energy_scale", torch.ones(()))
         self.register_buffer("average_neighbors", torch.full((), 16.0))
 
     @abstractmethod
-    def node_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        """Atomic energies (N,) in units of ``energy_scale``; arguments as for ``atomic_energies``."""
+    def node_energies(self, types: Tensor, edges: Edges) -> Tensor:
+        """Atomic energies (N,) in units of ``energy_scale``, from types (N,) and the pairs within the cutoff."""
+
+    @abstractmethod
+    def floats_per_edge(self) -> int:
+        """Numbers that one edge keeps in memory while its message is computed and derived, roughly."""
 
     def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        return self.energy_scale * self.node_energies(types, edge_index, edge_vectors.to(self.energy_scale.dtype))
+        neighbour, centre = edge_index
+        vectors = edge_vectors.to(self.energy_scale.dtype)
+        edges = Edges(neighbour, centre, vectors, types.shape[0], self._parts(centre.shape[0]))
+        return self.energy_scale * self.node_energies(types, edges)
+
+    def _parts(self, edges: int) -> int:
+        if self.memory_limit is None:
+            return 1
+        needed = edges * self.floats_per_edge() * self.energy_scale.element_size()
+        return max(1, math.ceil(needed / (self.memory_limit * 2**30)))
 
     @abstractmethod
     def reset_output(self) -> None:

@@ -22,6 +22,7 @@ from torch.nn.functional import silu
 
 from pretrain_mlip.potentials.networks.base import Network, NetworkSettings
 from pretrain_mlip.potentials.networks.bases import GaussianBasis, polynomial_envelope
+from pretrain_mlip.potentials.networks.edges import Edges
 
 
 class CGCNNSettings(NetworkSettings):
@@ -38,6 +39,7 @@ class CGCNN(Network):
 
     kind = "cgcnn"
     settings_class = CGCNNSettings
+    settings: CGCNNSettings
 
     def __init__(self, elements: Sequence[str], settings: CGCNNSettings) -> None:
         super().__init__(elements, settings)
@@ -48,15 +50,16 @@ class CGCNN(Network):
         self.hidden = nn.Linear(width, settings.readout_width)
         self.output = nn.Linear(settings.readout_width, 1)
 
-    def node_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
-        neighbour, centre = edge_index
-        distance = torch.linalg.vector_norm(edge_vectors, dim=1)  # (E,)
-        basis = self.basis(distance)  # (E, K)
-        envelope = (polynomial_envelope(distance, self.cutoff) * self.average_neighbors.rsqrt())[:, None]  # (E, 1)
+    def node_energies(self, types: Tensor, edges: Edges) -> Tensor:
+        basis = self.basis(edges.distances)  # (E, K)
+        envelope = (polynomial_envelope(edges.distances, self.cutoff) * self.average_neighbors.rsqrt())[:, None]
         nodes = self.embedding(types)  # (N, F)
         for convolution in self.convolutions:
-            nodes = convolution(nodes, neighbour, centre, basis, envelope)
+            nodes = convolution(nodes, edges, basis, envelope)
         return self.output(silu(self.hidden(nodes))).squeeze(1)  # (N,)
+
+    def floats_per_edge(self) -> int:
+        return self.settings.convolutions * 14 * self.settings.width + 2 * self.settings.gaussians
 
     def reset_output(self) -> None:
         nn.init.zeros_(self.output.weight)
@@ -71,12 +74,15 @@ class _Convolution(nn.Module):
         self.of_neighbour = nn.Linear(width, 2 * width, bias=False)
         self.of_edge = nn.Linear(edge_width, 2 * width, bias=False)
 
-    def forward(self, nodes: Tensor, neighbour: Tensor, centre: Tensor, basis: Tensor, envelope: Tensor) -> Tensor:
+    def forward(self, nodes: Tensor, edges: Edges, basis: Tensor, envelope: Tensor) -> Tensor:
         normal = self.normalise(nodes)
-        mixed = (
-            self.of_edge(basis)
-            + self.of_centre(normal).index_select(0, centre)
-            + self.of_neighbour(normal).index_select(0, neighbour)
-        )  # (E, 2F)
-        gate, core = mixed.chunk(2, dim=1)
-        return nodes.index_add(0, centre, torch.sigmoid(gate) * silu(core) * envelope)
+        _, (total,) = edges.exchange(
+            self._message, (basis, envelope), (self.of_centre(normal),), (self.of_neighbour(normal),)
+        )
+        return nodes + total
+
+    def _message(
+        self, basis: Tensor, envelope: Tensor, centre: Tensor, neighbour: Tensor
+    ) -> tuple[tuple[()], tuple[Tensor]]:
+        gate, core = (self.of_edge(basis) + centre + neighbour).chunk(2, dim=1)  # (E, F) each
+        return (), (torch.sigmoid(gate) * silu(core) * envelope,)
