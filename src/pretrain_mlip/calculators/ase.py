@@ -91,6 +91,21 @@ class PretrainedMLIP(Calculator):
         """
         return cls(load_potential(path), device=device, dtype=dtype, **options)
 
+    @classmethod
+    def from_matgl(
+        cls, path: str | os.PathLike[str], *, device: str = "auto", dtype: str | None = None, **options: Any
+    ) -> PretrainedMLIP:
+        """A calculator from a folder in which MatGL saved an M3GNet potential; other arguments as for the constructor.
+
+        ``potential`` is then ready to be saved, or to be finetuned.
+
+        Raises:
+            InputError: see ``potential_from_matgl``.
+        """
+        from pretrain_mlip.potentials.networks.from_matgl import potential_from_matgl
+
+        return cls(potential_from_matgl(path), device=device, dtype=dtype, **options)
+
     def calculate(
         self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes
     ) -> None:

@@ -69,29 +69,27 @@ def write_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> N
         torch.save(content, temporary)
 
 
+def read_torch_file(path: str | os.PathLike[str]) -> Any:
+    """What torch.save wrote, on the CPU, without unpickling code: tensors and plain Python values only.
+
+    Raises:
+        InputError: the file is missing, truncated, written by something else, or holds objects that are code.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: not a readable checkpoint ({' '.join(str(error).split())[:120]})") from None
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a checkpoint of ours, on the CPU, without unpickling code.
 
     Raises:
         InputError: the file is missing, truncated, or not a checkpoint written by pretrain-mlip.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        zipfile.BadZipFile,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise InputError(
-            f"{path}: not a readable checkpoint of pretrain-mlip ({' '.join(str(error).split())[:120]})"
-        ) from None
+    content = read_torch_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of pretrain-mlip")
     if content.get("format_version") != FORMAT_VERSION:

@@ -12,7 +12,10 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.networks.base import Network, NetworkSettings
 from pretrain_mlip.settings import validate
 
-_NETWORKS = {"cgcnn": ("pretrain_mlip.potentials.networks.cgcnn", "CGCNN")}
+_NETWORKS = {
+    "cgcnn": ("pretrain_mlip.potentials.networks.cgcnn", "CGCNN"),
+    "m3gnet": ("pretrain_mlip.potentials.networks.m3gnet", "M3GNet"),
+}
 
 
 def available_models() -> list[str]:

@@ -1,0 +1,1 @@
+"""Reference numbers from other programs, each run in an environment of its own."""

@@ -1,0 +1,65 @@
+"""Radial and angular functions against scipy, and their orthonormality."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.special import eval_legendre, sph_harm_y, spherical_jn
+
+from pretrain_mlip.potentials.networks.bases import SmoothBesselBasis, SphericalBesselBasis, spherical_harmonics
+
+
+def test_spherical_bessel_functions() -> None:
+    cutoff, radial, angular = 5.0, 4, 6
+    basis = SphericalBesselBasis(cutoff, radial, angular)
+    r = torch.linspace(1.0, cutoff, 41, dtype=torch.float64)
+    values = basis(r).unflatten(1, (angular, radial)).numpy()
+    for degree in range(angular):
+        roots = basis.roots[degree].numpy() * cutoff
+        assert spherical_jn(degree, roots) == pytest.approx(np.zeros(radial), abs=1e-14)
+        shape = spherical_jn(degree, np.outer(r.numpy() / cutoff, roots))
+        norm = np.sqrt(2 / cutoff**3) / np.abs(spherical_jn(degree + 1, roots))
+        # Upward recurrence loses about (2l - 1)!! / x^l of sixteen digits; x is at least 1.8 here
+        assert values[:, degree] == pytest.approx(shape * norm, abs=1e-11)
+
+
+@pytest.mark.parametrize("basis", [SmoothBesselBasis(5.0, 5), SphericalBesselBasis(5.0, 5, 1)])
+def test_radial_functions_are_orthonormal(basis: torch.nn.Module) -> None:
+    def overlap(first: int, second: int) -> float:
+        def integrand(r: float) -> float:
+            values = basis(torch.tensor([r], dtype=torch.float64))[0]
+            return float(values[first] * values[second]) * r**2
+
+        return quad(integrand, 1e-9, 5.0, epsabs=1e-11)[0]
+
+    found = np.array([[overlap(a, b) for b in range(5)] for a in range(5)])
+    assert found == pytest.approx(np.eye(5), abs=1e-8)
+
+
+def test_smooth_functions_end_with_two_zero_derivatives() -> None:
+    r = torch.tensor([5.0], dtype=torch.float64, requires_grad=True)
+    for column in SmoothBesselBasis(5.0, 4)(r)[0]:
+        (slope,) = torch.autograd.grad(column, r, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.sum(), r, retain_graph=True)
+        assert [float(column.detach()), float(slope.detach()), float(curvature)] == pytest.approx([0, 0, 0], abs=1e-12)
+
+
+def test_spherical_harmonics() -> None:
+    directions = np.random.default_rng(0).normal(size=(20, 3))
+    directions /= np.linalg.norm(directions, axis=1)[:, None]
+    directions[0] = [0.0, 0.0, 1.0]
+    ours = spherical_harmonics(torch.from_numpy(directions), 6).numpy()
+    polar, azimuth = np.arccos(directions[:, 2]), np.arctan2(directions[:, 1], directions[:, 0])
+    for degree in range(6):
+        rows = ours[degree**2 : (degree + 1) ** 2]
+        assert rows.T @ rows == pytest.approx(
+            eval_legendre(degree, np.clip(directions @ directions.T, -1, 1)), abs=1e-12
+        )
+        norm = np.sqrt(4 * np.pi / (2 * degree + 1))
+        assert rows[0] == pytest.approx(norm * sph_harm_y(degree, 0, polar, azimuth).real, abs=1e-12)
+        for m in range(1, degree + 1):  # scipy has the Condon-Shortley phase
+            expected = norm * np.sqrt(2) * (-1) ** m * sph_harm_y(degree, m, polar, azimuth)
+            assert rows[2 * m - 1] == pytest.approx(expected.real, abs=1e-12)
+            assert rows[2 * m] == pytest.approx(expected.imag, abs=1e-12)
