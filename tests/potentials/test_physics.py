@@ -97,11 +97,16 @@ def test_far_fragments_add_up(potential: Potential) -> None:
     assert energy(potential, a + far) == pytest.approx(energy(potential, a) + energy(potential, b), abs=1e-9)
 
 
+def _cutoffs(potential: Potential) -> set[float]:
+    parts = [potential, *getattr(potential, "potentials", list)()]
+    of_settings = (getattr(getattr(part, "settings", None), "three_body_cutoff", 0.0) for part in parts)
+    return {cutoff for cutoff in (*(part.cutoff for part in parts), *of_settings) if cutoff > 0}
+
+
 @pytest.mark.parametrize("name", list(potentials()))
 def test_smooth_through_the_cutoffs(name: str) -> None:
     potential = potentials()[name]
-    cutoffs = {potential.cutoff, *(part.cutoff for part in getattr(potential, "potentials", list)())} - {0.0}
-    for cutoff in cutoffs:
+    for cutoff in _cutoffs(potential):
         step = 1e-4
         distances = cutoff + step * np.arange(-200, 201)
         frames = [Atoms("SiO2", positions=[[0, 0, 0], [d, 0, 0], [0.2, 1.6, 0]]) for d in distances]
@@ -112,6 +117,28 @@ def test_smooth_through_the_cutoffs(name: str) -> None:
         assert np.abs(np.diff(energies, 2)).max() < 1e-7
         assert np.abs(np.diff(pulls, 2)).max() < 1e-6
         assert pulls[1:-1] == pytest.approx(-np.gradient(energies, step)[1:-1], abs=2e-6)
+        # The slope of the force on both sides: it jumps where the second derivative of the energy does
+        slopes = np.gradient(pulls, step)[1:-1]
+        assert np.abs(np.diff(slopes)).max() < 1e-2
+
+
+def test_pairs_between_the_cutoffs_have_no_angles(potential: Potential) -> None:
+    for distance in sorted(_cutoffs(potential)):
+        atoms = Atoms("OSiO", positions=[[-distance - 0.1, 0, 0], [0, 0, 0], [distance + 0.1, 0, 0]])
+        atoms.calc = PretrainedMLIP(potential)
+        assert np.isfinite(atoms.get_forces()).all()
+        assert atoms.get_forces() == pytest.approx(calculate_numerical_forces(atoms, eps=1e-4), abs=1e-6)
+
+
+def test_every_neighbour_counts(potential: Potential) -> None:
+    dense = bulk("Si", "fcc", a=2.0)  # about 250 neighbours within 5 Å
+    assert make_graph(dense, potential.cutoff)["edge_index"].shape[1] > 200
+    # Sums of hundreds of large terms: ten digits of them
+    assert energy(potential, dense * (1, 2, 2)) / 4 == pytest.approx(energy(potential, dense), rel=1e-10)
+    atoms = dense * (2, 1, 1)
+    atoms.positions[0] += [0.05, 0.02, -0.03]
+    atoms.calc = PretrainedMLIP(potential)
+    assert atoms.get_forces() == pytest.approx(calculate_numerical_forces(atoms, eps=1e-4), rel=1e-5, abs=1e-6)
 
 
 def test_deterministic(potential: Potential) -> None:

@@ -55,6 +55,7 @@ class PretrainedMLIP(Calculator):
         device: str = "cpu",
         dtype: str | None = None,
         skin: float = 0.5,
+        memory_limit: float | None = None,
         **ase_options: Any,
     ) -> None:
         """Wrap a potential, which is moved and frozen, not copied.
@@ -64,10 +65,13 @@ class PretrainedMLIP(Calculator):
             device: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
             dtype: "float32" or "float64" for networks; None keeps theirs. Analytic parts are always float64.
             skin: Å added to the cutoff of the neighbour list; 0 rebuilds it at every call.
+            memory_limit: GiB that the messages of one layer of a network may take; above it they are computed in
+                parts, more slowly. None leaves the potential as it is.
             ase_options: passed to ``ase.calculators.calculator.Calculator``.
 
         Raises:
-            InputError: the device or the dtype is not available, or the skin is negative.
+            InputError: the device or the dtype is not available, the skin is negative, or the memory limit is not
+                positive.
         """
         super().__init__(**ase_options)
         if not skin >= 0:
@@ -77,6 +81,8 @@ class PretrainedMLIP(Calculator):
         self.potential = potential.to(self.device).eval().requires_grad_(False)  # noqa: FBT003
         if dtype is not None:
             self.potential.set_dtype(dtype_named(dtype))
+        if memory_limit is not None:
+            self.potential.set_memory_limit(memory_limit)
         self._graph: Data | None = None
         self._built_from: Atoms | None = None
 

@@ -141,6 +141,15 @@ class Potential(nn.Module, ABC):
         """Compute networks in this precision. Analytic parts and all sums stay in float64 whatever it is."""
         self.to(dtype)
 
+    def set_memory_limit(self, limit: float) -> None:
+        """GiB that the messages of one layer of a network may take; other parts need little.
+
+        Raises:
+            InputError: the limit is not positive.
+        """
+        if not limit > 0:
+            raise InputError(f"memory_limit {limit} GiB: must be positive")
+
 
 def forces_from_gradient(gradient: Tensor, edge_index: Tensor, atoms: int) -> Tensor:
     """Forces (N, 3) in eV/Å from dE/d(edge vectors) (E, 3)."""
@@ -227,3 +236,7 @@ class SumPotential(Potential):
     def set_dtype(self, dtype: torch.dtype) -> None:
         for part in self.potentials():
             part.set_dtype(dtype)
+
+    def set_memory_limit(self, limit: float) -> None:
+        for part in self.potentials():
+            part.set_memory_limit(limit)

@@ -72,6 +72,10 @@ class Network(Potential):
         self.energy_scale.fill_(max(energy_scale, 1e-3))
         self.average_neighbors.fill_(max(average_neighbors, 1.0))
 
+    def set_memory_limit(self, limit: float) -> None:
+        super().set_memory_limit(limit)
+        self.memory_limit = limit
+
     def config(self) -> dict[str, Any]:
         return {
             "kind": self.kind,

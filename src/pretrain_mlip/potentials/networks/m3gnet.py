@@ -154,7 +154,8 @@ class _Angles(nn.Module):
             radial: (E, K) of the edge itself, which the density counts too: its angle is zero, its P_l one.
             harmonics: (E, M) of the edge.
         """
-        return ((density * harmonics) @ self.spread_radial.t() - radial) * self.norms.to(radial.dtype)
+        total = (self.spread_radial @ (density * harmonics).t()).t()
+        return (total - radial) * self.norms.to(radial.dtype)
 
 
 class _Block(nn.Module):
@@ -204,7 +205,7 @@ class _Block(nn.Module):
         triplets = self.angles.angular_sum(density, three_body * gate, harmonics) * fade  # (E, K)
         features = features + self.three_body(triplets, triplets)
         update = self.edge_update(features, edge_centre, edge_neighbour)
-        features = features + update * self.edge_weight(basis)
+        features = torch.addcmul(features, update, self.edge_weight(basis))
         message = self.node_update(features, node_centre, node_neighbour) * self.node_weight(scaled_basis)  # (E, F)
         return (features,), (message,)
 
@@ -246,5 +247,7 @@ class _EdgePerceptron(nn.Module):
 
     def forward(self, features: Tensor, of_centre: Tensor, of_neighbour: Tensor) -> Tensor:
         """(E, G) features and the rows (E, 2H) that atoms add to the first layer -> (E, out)."""
-        core, gate = silu(self.of_edge(features) + of_centre + of_neighbour).chunk(2, dim=1)
+        # In place: most of the time of adding large tensors goes into getting memory for another one
+        hidden = self.of_edge(features).add_(of_centre).add_(of_neighbour)
+        core, gate = silu(hidden).chunk(2, dim=1)
         return self.rest(core, gate)
