@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pretrain_mlip.calculators.ase import PretrainedMLIP as PretrainedMLIP
+    from pretrain_mlip.memory import keep_memory as keep_memory
     from pretrain_mlip.potentials.eam.fit import fit_eam as fit_eam
     from pretrain_mlip.potentials.eam.form import EAM as EAM
     from pretrain_mlip.potentials.networks import available_models as available_models
@@ -24,9 +25,10 @@ _HOMES = {
     "available_models": "pretrain_mlip.potentials.networks",
     "build_model": "pretrain_mlip.potentials.networks",
     "fit_eam": "pretrain_mlip.potentials.eam.fit",
+    "keep_memory": "pretrain_mlip.memory",
     "perturb": "pretrain_mlip.structures.perturbation",
 }
-__all__ = ["EAM", "PretrainedMLIP", "available_models", "build_model", "fit_eam", "perturb"]  # lazy
+__all__ = ["EAM", "PretrainedMLIP", "available_models", "build_model", "fit_eam", "keep_memory", "perturb"]  # lazy
 
 
 def __getattr__(name: str) -> object:

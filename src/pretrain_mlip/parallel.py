@@ -12,6 +12,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, TypeVar
 
 from pretrain_mlip.errors import ComputationError, InputError
+from pretrain_mlip.memory import keep_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -48,7 +49,7 @@ def run_in_processes(
     def run(task: T) -> R | Exception:
         if getattr(own, "pool", None) is None:
             own.pool = ProcessPoolExecutor(
-                max_workers=1, mp_context=get_context("spawn"), initializer=_end_with, initargs=(listening,)
+                max_workers=1, mp_context=get_context("spawn"), initializer=_set_up_worker, initargs=(listening,)
             )
             pools.append(own.pool)
         try:
@@ -75,8 +76,8 @@ def run_in_processes(
             listening.close()
 
 
-def _end_with(listening: Connection) -> None:
-    """End this process when the other end of a pipe is closed: its parent wants no result any more, or was killed.
+def _set_up_worker(listening: Connection) -> None:
+    """Set up a worker; it ends when the other end of a pipe is closed: nobody wants a result, or its parent was killed.
 
     A child that went on would also write into a run that may have been resumed meanwhile.
     """
@@ -86,6 +87,7 @@ def _end_with(listening: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    keep_memory()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pretrain_mlip
 from pretrain_mlip.cli import datasets, eam, evaluate, export, md, perturb, rdf, report, run, scan
 from pretrain_mlip.console import set_up_logging, stderr
 from pretrain_mlip.errors import PretrainMLIPError
+from pretrain_mlip.memory import keep_memory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +57,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; exit status 0, 1 (failed) or 2 (bad input or usage)."""
+    keep_memory()
     try:
         app()
     except PretrainMLIPError as error:

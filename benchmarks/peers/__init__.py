@@ -1,0 +1,1 @@
+"""One process for each program that is timed; see networks.py."""
