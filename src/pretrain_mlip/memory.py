@@ -25,4 +25,5 @@ def keep_memory() -> bool:
     if mallopt is None:
         return False
     options = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 64 * 2**20))
-    return all([mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in options])
+    accepted = [mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in options]
+    return all(accepted)
