@@ -12,9 +12,11 @@ from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.spacegroup import crystal
 
+from pretrain_mlip.graphs.graph import make_graph
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
 from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.networks import available_models, build_model
+from pretrain_mlip.potentials.networks.base import Network
 
 ELEMENTS = ["O", "Si"]
 # Larger real data, for the tests that want some
@@ -79,15 +81,27 @@ def hard_eam(form: str = "alloy") -> EAM:
     return eam.requires_grad_(False)
 
 
+def lively(network: Network) -> Network:
+    """The network in float64 with weights large enough for angles to matter, and forces of 1 eV/Å on rattled quartz.
+
+    Fresh networks give next to nothing, on which no tolerance means anything.
+    """
+    network.set_dtype(torch.float64)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight.mul_(1.5)
+    forces = network(make_graph(STRUCTURES["quartz"], network.cutoff))["forces"]
+    network.energy_scale.div_(forces.square().mean().sqrt())
+    return network
+
+
 def potentials() -> dict[str, Potential]:
     """One of every kind, float64."""
     everything: dict[str, Potential] = {"eam alloy": hard_eam(), "eam fs": hard_eam("fs")}
     for name in available_models():
-        network = build_model(name, ELEMENTS, seed=3)
-        network.set_dtype(torch.float64)
-        everything[name] = network
-    network = build_model("cgcnn", ELEMENTS, seed=4, cutoff=4.0, width=16)
-    network.set_dtype(torch.float64)
+        everything[name] = lively(build_model(name, ELEMENTS, seed=3))
+    network = lively(build_model("cgcnn", ELEMENTS, seed=4, cutoff=4.0, width=16))
     everything["sum"] = SumPotential([ReferenceEnergies({"O": -430.0, "Si": -105.0}), hard_eam(), network])
     return everything
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -14,6 +13,8 @@ from torch import Tensor
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.potentials.networks.edges import Edges
 from pretrain_mlip.settings import Settings
+
+EDGES_PER_CHUNK = 8192  # large enough to hide the overhead of a chunk, small enough for the processor's cache
 
 
 class NetworkSettings(Settings):
@@ -28,8 +29,8 @@ class Network(Potential):
     Attributes:
         energy_scale: eV, the root mean square of the training forces times 1 Å.
         average_neighbors: mean number of neighbours in the training data; sums over neighbours are divided by its root.
-        memory_limit: GiB that the messages of one layer may take; above it they are computed in parts, which costs
-            about a third more time. None sets no limit.
+        memory_limit: GiB that intermediate results may take where only forces are wanted; above it they are computed
+            piece by piece and twice, which costs about half as much time again. None sets no limit.
     """
 
     settings_class: ClassVar[type[NetworkSettings]]
@@ -49,19 +50,34 @@ class Network(Potential):
 
     @abstractmethod
     def floats_per_edge(self) -> int:
-        """Numbers that one edge keeps in memory while its message is computed and derived, roughly."""
+        """Numbers that one edge keeps in memory until it has been derived, in all layers, roughly."""
 
     def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        return self._atomic_energies(types, edge_index, edge_vectors, None)
+
+    def _atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor, chunk: int | None) -> Tensor:
         neighbour, centre = edge_index
-        vectors = edge_vectors.to(self.energy_scale.dtype)
-        edges = Edges(neighbour, centre, vectors, types.shape[0], self._parts(centre.shape[0]))
+        edges = Edges(neighbour, centre, edge_vectors.to(self.energy_scale.dtype), types.shape[0], chunk)
         return self.energy_scale * self.node_energies(types, edges)
 
-    def _parts(self, edges: int) -> int:
+    def energies_and_gradient(
+        self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        chunk = self.chunk(edge_index.shape[1])
+        if create_graph or chunk is None:
+            return super().energies_and_gradient(types, edge_index, edge_vectors, create_graph=create_graph)
+        with torch.enable_grad():
+            vectors = edge_vectors.detach().requires_grad_(True)  # noqa: FBT003
+            energies = self._atomic_energies(types, edge_index, vectors, chunk)
+            (gradient,) = torch.autograd.grad(energies.sum(), vectors)
+        return energies.detach(), gradient
+
+    def chunk(self, edges: int) -> int | None:
+        """How many of so many edges are computed at a time; None for all."""
         if self.memory_limit is None:
-            return 1
-        needed = edges * self.floats_per_edge() * self.energy_scale.element_size()
-        return max(1, math.ceil(needed / (self.memory_limit * 2**30)))
+            return None
+        fitting = int(self.memory_limit * 2**30 / (self.floats_per_edge() * self.energy_scale.element_size()))
+        return None if edges <= fitting else min(max(fitting, 1), EDGES_PER_CHUNK)
 
     @abstractmethod
     def reset_output(self) -> None:

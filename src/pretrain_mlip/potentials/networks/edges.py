@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 Message = Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
 
@@ -22,14 +24,15 @@ class Edges:
         centre: (E,) int64, the atom that it belongs to; memory is used best where edges are sorted by it.
         vectors: (E, 3) Å, from the centre to the neighbour, in the precision of the network.
         atoms: number of atoms.
-        parts: one after the other, so many parts of the edges are worked on, to need less memory.
+        chunk: number of edges that are worked on at a time, where only first derivatives are wanted and memory is
+            short; None computes all at once.
     """
 
     neighbour: Tensor
     centre: Tensor
     vectors: Tensor
     atoms: int
-    parts: int = 1
+    chunk: int | None = None
 
     @cached_property
     def distances(self) -> Tensor:
@@ -59,26 +62,98 @@ class Edges:
         Returns:
             Features of edges (E, ...), and sums of messages (N, ...).
         """
-
-        def compute(
-            neighbour: Tensor, centre: Tensor, *features: Tensor
-        ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-            return message(
-                *features,
-                *(nodes.index_select(0, centre) for nodes in of_centres),
-                *(nodes.index_select(0, neighbour) for nodes in of_neighbours),
+        if self.chunk is None or self.centre.shape[0] <= self.chunk:
+            kept, messages = message(
+                *on_edges,
+                *(nodes.index_select(0, self.centre) for nodes in of_centres),
+                *(nodes.index_select(0, self.neighbour) for nodes in of_neighbours),
             )
-
-        if self.parts == 1:
-            kept, messages = compute(self.neighbour, self.centre, *on_edges)
             return kept, tuple(self.total(values) for values in messages)
-        size = -(-self.centre.shape[0] // self.parts)
-        pieces: list[tuple[Tensor, ...]] = []
-        sums: tuple[Tensor, ...] = ()
-        for part in zip(*(values.split(size) for values in (self.neighbour, self.centre, *on_edges)), strict=True):
-            # What a part computes is computed again when gradients are wanted: only its input and output are stored
-            kept, messages = checkpoint(compute, *part, use_reentrant=False, preserve_rng_state=False)
-            pieces.append(kept)
-            sums = sums or tuple(values.new_zeros((self.atoms, *values.shape[1:])) for values in messages)
-            sums = tuple(total.index_add(0, part[1], values) for total, values in zip(sums, messages, strict=True))
-        return tuple(torch.cat(column) for column in zip(*pieces, strict=True)), sums
+        step = _Step(message, self, self.chunk, len(on_edges), len(of_centres))
+        results = _InChunks.apply(step, *on_edges, *of_centres, *of_neighbours)
+        return results[: step.kept], results[step.kept :]
+
+
+class _Step:
+    """One exchange in chunks: what goes into a chunk, and what comes out of it."""
+
+    def __init__(self, message: Message, edges: Edges, chunk: int, on_edges: int, of_centres: int) -> None:
+        self.message, self.edges, self.chunk = message, edges, chunk
+        self.on_edges, self.before_neighbours = on_edges, on_edges + of_centres
+        self.kept = 0  # number of edge features that come out, known after the first chunk
+
+    def pieces(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Rows of the edges, their neighbours and centres."""
+        for start in range(0, self.edges.centre.shape[0], self.chunk):
+            rows = slice(start, start + self.chunk)
+            yield rows, self.edges.neighbour[rows], self.edges.centre[rows]
+
+    def inputs(
+        self, tensors: Sequence[Tensor], piece: tuple[slice, Tensor, Tensor], wanted: Sequence[bool]
+    ) -> list[Tensor]:
+        """Rows of a chunk, as leaves of a graph of their own where their derivatives are wanted."""
+        rows, neighbour, centre = piece
+        found = [values[rows] for values in tensors[: self.on_edges]]
+        found += [nodes.index_select(0, centre) for nodes in tensors[self.on_edges : self.before_neighbours]]
+        found += [nodes.index_select(0, neighbour) for nodes in tensors[self.before_neighbours :]]
+        return [values.detach().requires_grad_(needed) for values, needed in zip(found, wanted, strict=True)]
+
+    def compute(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        kept, messages = self.message(*inputs)
+        self.kept = len(kept)
+        return (*kept, *messages)
+
+
+class _InChunks(torch.autograd.Function):
+    """A step that stores only what goes into it: intermediate results of a chunk are computed again to be derived.
+
+    Derivatives are by the inputs only, not by weights, and of first order: enough for forces, not for training on them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, step: _Step, *tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        results: list[Tensor] = []
+        for piece in step.pieces():
+            rows, _, centre = piece
+            outputs = step.compute(step.inputs(tensors, piece, [False] * len(tensors)))
+            if not results:
+                length = [step.edges.centre.shape[0]] * step.kept + [step.edges.atoms] * (len(outputs) - step.kept)
+                results = [v.new_zeros((n, *v.shape[1:])) for n, v in zip(length, outputs, strict=True)]
+            for number, values in enumerate(outputs):
+                if number < step.kept:
+                    results[number][rows] = values
+                else:
+                    results[number].index_add_(0, centre, values)
+        ctx.step = step
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        return tuple(results)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        step, tensors, wanted = ctx.step, ctx.saved_tensors, ctx.needs_input_grad[1:]
+        totals = [torch.zeros_like(values) if needed else None for values, needed in zip(tensors, wanted, strict=True)]
+        known = [gradient is not None for gradient in gradients]
+        for piece in step.pieces():
+            rows, neighbour, centre = piece
+            inputs = step.inputs(tensors, piece, wanted)
+            with torch.enable_grad():
+                outputs = step.compute(inputs)
+            of_outputs = [
+                gradient[rows] if place < step.kept else gradient.index_select(0, centre)
+                for place, gradient in enumerate(gradients)
+                if gradient is not None
+            ]
+            found = torch.autograd.grad(
+                list(compress(outputs, known)), list(compress(inputs, wanted)), of_outputs, allow_unused=True
+            )
+            places = compress(range(len(totals)), wanted)
+            for place, total, gradient in zip(places, compress(totals, wanted), found, strict=True):
+                if gradient is None or total is None:
+                    continue
+                if place < step.on_edges:
+                    total[rows] = gradient
+                else:
+                    total.index_add_(0, centre if place < step.before_neighbours else neighbour, gradient)
+        return (None, *totals)

@@ -104,7 +104,8 @@ class M3GNet(Network):
 
     def floats_per_edge(self) -> int:
         settings = self.settings
-        return 2 * (14 * settings.hidden_width + 4 * settings.edge_width) + 6 * self.angles.size
+        perceptrons = 20 * settings.hidden_width + 8 * settings.edge_width + 5 * settings.width
+        return settings.blocks * (perceptrons + 4 * self.angles.size)
 
     def reset_output(self) -> None:
         self.readout.reset()
