@@ -15,6 +15,7 @@ from ase.spacegroup import crystal
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
 from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.networks import available_models, build_model
+from pretrain_mlip.potentials.zbl import ZBL
 
 ELEMENTS = ["O", "Si"]
 # Larger real data, for the tests that want some
@@ -79,16 +80,23 @@ def hard_eam(form: str = "alloy") -> EAM:
     return eam.requires_grad_(False)
 
 
+def wide_zbl() -> ZBL:
+    """A repulsion that reaches as far as bonds, so that it acts in ordinary structures."""
+    return ZBL(ELEMENTS, {"O-O": (0.9, 2.6), "O-Si": (1.2, 2.3), "Si-Si": (1.5, 3.2)})
+
+
 def potentials() -> dict[str, Potential]:
     """One of every kind, float64."""
-    everything: dict[str, Potential] = {"eam alloy": hard_eam(), "eam fs": hard_eam("fs")}
+    everything: dict[str, Potential] = {"eam alloy": hard_eam(), "eam fs": hard_eam("fs"), "zbl": wide_zbl()}
     for name in available_models():
         network = build_model(name, ELEMENTS, seed=3)
         network.set_dtype(torch.float64)
         everything[name] = network
     network = build_model("cgcnn", ELEMENTS, seed=4, cutoff=4.0, width=16)
     network.set_dtype(torch.float64)
-    everything["sum"] = SumPotential([ReferenceEnergies({"O": -430.0, "Si": -105.0}), hard_eam(), network])
+    origins = ReferenceEnergies({"O": -430.0, "Si": -105.0})
+    everything["sum"] = SumPotential([origins, hard_eam(), network])
+    everything["sum with zbl"] = SumPotential([origins, wide_zbl(), network])
     return everything
 
 
