@@ -37,7 +37,7 @@ def test_parts_give_energies_forces_and_training_gradients(
     network: Network, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _evaluate(network)
-    monkeypatch.setattr(network, "_parts", lambda edges: parts)  # noqa: ARG005
+    monkeypatch.setattr(network, "parts_of", lambda edges: parts)  # noqa: ARG005
     for found, expected in zip(_evaluate(network), whole, strict=True):
         scale = max(1.0, float(np.abs(expected).max()))
         assert found == pytest.approx(expected, abs=1e-11 * scale)  # sums in another order
@@ -47,9 +47,9 @@ def test_a_memory_limit_makes_parts(network: Network) -> None:
     atoms = STRUCTURES["quartz"] * (2, 2, 2)
     edges = make_graph(atoms, network.cutoff)["edge_index"].shape[1]
     energy = PretrainedMLIP(network).get_potential_energy(atoms)
-    assert network._parts(edges) == 1
+    assert network.parts_of(edges) == 1
     limited = PretrainedMLIP(network, memory_limit=edges * network.floats_per_edge() * 8 / 2**30 / 3.5)
-    assert network._parts(edges) == 4
+    assert network.parts_of(edges) == 4
     assert limited.get_potential_energy(atoms) == pytest.approx(energy, abs=1e-10)
 
 

@@ -54,10 +54,11 @@ class Network(Potential):
     def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         neighbour, centre = edge_index
         vectors = edge_vectors.to(self.energy_scale.dtype)
-        edges = Edges(neighbour, centre, vectors, types.shape[0], self._parts(centre.shape[0]))
+        edges = Edges(neighbour, centre, vectors, types.shape[0], self.parts_of(centre.shape[0]))
         return self.energy_scale * self.node_energies(types, edges)
 
-    def _parts(self, edges: int) -> int:
+    def parts_of(self, edges: int) -> int:
+        """Parts that so many edges are computed in."""
         if self.memory_limit is None:
             return 1
         needed = edges * self.floats_per_edge() * self.energy_scale.element_size()
