@@ -51,7 +51,7 @@ class CompiledNetwork(Potential):
         super().__init__(network.elements, network.cutoff)
         self.kind = network.kind
         self.network = network
-        self._code: tuple[Any, Callable[..., tuple[Tensor, Tensor]]] | None = None
+        self._code: dict[tuple[torch.dtype, torch.device, bool], Callable[..., tuple[Tensor, Tensor]]] = {}
         if network.energy_scale.device.type == "cpu":
             _find_compiler()
 
@@ -73,17 +73,18 @@ class CompiledNetwork(Potential):
             return self.network.energies_and_gradient(types, edge_index, edge_vectors, create_graph=create_graph)
         with torch.set_grad_enabled(create_graph):
             # Other strides would be other code
-            return self._function()(types, edge_index.contiguous(), edge_vectors.detach().contiguous())
+            given = types, edge_index.contiguous(), edge_vectors.detach().contiguous()
+            return self._function(differentiable=create_graph)(*given)
 
-    def _function(self) -> Callable[..., tuple[Tensor, Tensor]]:
+    def _function(self, *, differentiable: bool) -> Callable[..., tuple[Tensor, Tensor]]:
         scale = self.network.energy_scale
-        made_for = (scale.dtype, scale.device)
-        if self._code is None or self._code[0] != made_for:
-            function = torch.compile(trace(self.network), dynamic=True)
-            # Compiled with an example in which no two sizes are equal by chance, whatever comes first
+        key = (scale.dtype, scale.device, differentiable)
+        if key not in self._code:
+            function = torch.compile(trace(self.network, differentiable=differentiable), dynamic=True)
+            # First with an example in which no two sizes are equal by chance, whatever comes first
             function(*example_inputs(self.network))
-            self._code = made_for, function
-        return self._code[1]
+            self._code[key] = function
+        return self._code[key]
 
 
 def _find_compiler() -> None:
