@@ -17,6 +17,7 @@ from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPoten
 from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.networks import available_models, build_model
 from pretrain_mlip.potentials.networks.base import Network
+from pretrain_mlip.potentials.zbl import ZBL
 
 ELEMENTS = ["O", "Si"]
 # Larger real data, for the tests that want some
@@ -96,13 +97,20 @@ def lively(network: Network) -> Network:
     return network
 
 
+def wide_zbl() -> ZBL:
+    """A repulsion that reaches as far as bonds, so that it acts in ordinary structures."""
+    return ZBL(ELEMENTS, {"O-O": (0.9, 2.6), "O-Si": (1.2, 2.3), "Si-Si": (1.5, 3.2)})
+
+
 def potentials() -> dict[str, Potential]:
     """One of every kind, float64."""
-    everything: dict[str, Potential] = {"eam alloy": hard_eam(), "eam fs": hard_eam("fs")}
+    everything: dict[str, Potential] = {"eam alloy": hard_eam(), "eam fs": hard_eam("fs"), "zbl": wide_zbl()}
     for name in available_models():
         everything[name] = lively(build_model(name, ELEMENTS, seed=3))
     network = lively(build_model("cgcnn", ELEMENTS, seed=4, cutoff=4.0, width=16))
-    everything["sum"] = SumPotential([ReferenceEnergies({"O": -430.0, "Si": -105.0}), hard_eam(), network])
+    origins = ReferenceEnergies({"O": -430.0, "Si": -105.0})
+    everything["sum"] = SumPotential([origins, hard_eam(), network])
+    everything["sum with zbl"] = SumPotential([origins, wide_zbl(), network])
     return everything
 
 

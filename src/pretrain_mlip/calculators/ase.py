@@ -16,6 +16,7 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.graphs.graph import device_named, make_graph, within
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, load_potential, potential_from_content
+from pretrain_mlip.potentials.compiled import compiled
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -56,6 +57,7 @@ class PretrainedMLIP(Calculator):
         dtype: str | None = None,
         skin: float = 0.5,
         memory_limit: float | None = None,
+        compile: bool = False,  # noqa: A002  # the name of what torch does
         **ase_options: Any,
     ) -> None:
         """Wrap a potential, which is moved and frozen, not copied.
@@ -67,11 +69,12 @@ class PretrainedMLIP(Calculator):
             skin: Å added to the cutoff of the neighbour list; 0 rebuilds it at every call.
             memory_limit: GiB that the messages of one layer of a network may take; above it they are computed in
                 parts, more slowly. None leaves the potential as it is.
+            compile: compile networks at the first call, which takes up to a minute and makes later ones faster.
             ase_options: passed to ``ase.calculators.calculator.Calculator``.
 
         Raises:
-            InputError: the device or the dtype is not available, the skin is negative, or the memory limit is not
-                positive.
+            InputError: the device, the dtype or a C++ compiler for ``compile`` is not available, the skin is negative,
+                or the memory limit is not positive.
         """
         super().__init__(**ase_options)
         if not skin >= 0:
@@ -83,6 +86,8 @@ class PretrainedMLIP(Calculator):
             self.potential.set_dtype(dtype_named(dtype))
         if memory_limit is not None:
             self.potential.set_memory_limit(memory_limit)
+        self.compile = compile
+        self._evaluate = compiled(self.potential) if compile else self.potential
         self._graph: Data | None = None
         self._built_from: Atoms | None = None
 
@@ -123,7 +128,7 @@ class PretrainedMLIP(Calculator):
         super().calculate(atoms, properties, system_changes)
         current = cast("Atoms", self.atoms)
         graph = self._current_graph(current)
-        output = {name: value.detach().cpu().numpy() for name, value in self.potential(graph).items()}
+        output = {name: value.detach().cpu().numpy() for name, value in self._evaluate(graph).items()}
         energy = float(output[keys.ENERGY][0])
         self.results = {
             "energy": energy,
@@ -168,9 +173,10 @@ class PretrainedMLIP(Calculator):
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         state["potential"] = checkpoint_content(self.potential)
-        state["_graph"] = state["_built_from"] = None
+        state["_graph"] = state["_built_from"] = state["_evaluate"] = None
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.potential = potential_from_content(state["potential"]).to(self.device)
+        self._evaluate = compiled(self.potential) if self.compile else self.potential

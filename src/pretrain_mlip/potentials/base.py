@@ -219,8 +219,10 @@ class SumPotential(Potential):
     def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         total = torch.zeros(types.shape[0], dtype=torch.float64, device=types.device)
         for part in self.potentials():
-            inside = edge_vectors.square().sum(1) < part.cutoff**2
-            total = total + part.atomic_energies(types, edge_index[:, inside], edge_vectors[inside])
+            edges = (edge_index, edge_vectors)
+            if part.cutoff < self.cutoff and not part.half_list:
+                edges = _edges_within(part.cutoff, *edges)
+            total = total + part.atomic_energies(types, *edges)
         return total
 
     def forward(
@@ -240,3 +242,18 @@ class SumPotential(Potential):
     def set_memory_limit(self, limit: float) -> None:
         for part in self.potentials():
             part.set_memory_limit(limit)
+
+
+def _edges_within(cutoff: float, edge_index: Tensor, edge_vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """The edges that are shorter than a cutoff (Å), and two of an atom with itself just at the cutoff.
+
+    In a graph that is traced the number of edges within is unknown, and shapes are a matter of 0, 1 or many to torch:
+    with the two, there are always many. Nothing follows from them, because at a cutoff every potential has faded.
+    The alternative, all edges for every part, would cost more and rely on what parts do far beyond their cutoffs.
+    """
+    inside = (edge_vectors.square().sum(1) < cutoff**2).nonzero().squeeze(1)
+    vector = edge_vectors.new_tensor([[cutoff, 0.0, 0.0]])
+    return (
+        torch.cat([edge_index.index_select(1, inside), edge_index.new_zeros((2, 2))], dim=1),
+        torch.cat([edge_vectors.index_select(0, inside), vector.expand(2, 3)]),
+    )

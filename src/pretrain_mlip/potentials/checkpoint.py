@@ -19,6 +19,7 @@ from pretrain_mlip.potentials.eam.setfl_reading import SUFFIXES, read_setfl
 from pretrain_mlip.potentials.eam.storage import eam_from_config, load_eam
 from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
 from pretrain_mlip.potentials.networks import available_models, build_model
+from pretrain_mlip.potentials.zbl import ZBL
 
 FORMAT = "pretrain-mlip"
 FORMAT_VERSION = 1
@@ -41,6 +42,8 @@ def potential_from_config(config: dict[str, Any]) -> Potential:
             return SumPotential([potential_from_config(part) for part in config["parts"]])
         if kind == ReferenceEnergies.kind:
             return ReferenceEnergies(config["energies"])
+        if kind == ZBL.kind:
+            return ZBL(config["elements"], config["ranges"])
         if kind in (EAM.kind, TabulatedEAM.kind):
             return eam_from_config(config)
         if kind in available_models():

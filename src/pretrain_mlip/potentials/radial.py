@@ -12,8 +12,10 @@ ZBL_AMPLITUDES = (0.18175, 0.50986, 0.28022, 0.02817)
 ZBL_EXPONENTS = (3.19980, 0.94229, 0.40290, 0.20162)
 
 
-def switch(distance: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
+def switch(distance: Tensor, start: float | Tensor, end: float | Tensor) -> tuple[Tensor, Tensor]:
     """1 below ``start``, 0 above ``end``, a fifth-order polynomial between; value, slope, curvature continuous.
+
+    ``start`` and ``end`` are in Å, the same for all distances or one for each.
 
     Returns:
         The value and its derivative (per Å).
@@ -39,8 +41,11 @@ def flattened(distance: Tensor, start: float, end: float) -> tuple[Tensor, Tenso
     return value, u * u * u * (10.0 + u * (6.0 * u - 15.0))
 
 
-def zbl(distance: Tensor, number_a: int, number_b: int) -> tuple[Tensor, Tensor]:
-    """Universal screened Coulomb repulsion of two atoms, eV, and its derivative, eV/Å."""
+def zbl(distance: Tensor, number_a: int | Tensor, number_b: int | Tensor) -> tuple[Tensor, Tensor]:
+    """Universal screened Coulomb repulsion of two atoms, eV, and its derivative, eV/Å.
+
+    Atomic numbers are the same for all distances or one for each.
+    """
     screening = 0.8854 * BOHR / (number_a**0.23 + number_b**0.23)
     strength = COULOMB * number_a * number_b
     inverse = 1.0 / distance

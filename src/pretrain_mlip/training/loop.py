@@ -32,6 +32,7 @@ from pretrain_mlip.files import make_folder, write_text
 from pretrain_mlip.graphs.graph import device_named, make_batch
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, read_checkpoint, write_checkpoint
+from pretrain_mlip.potentials.compiled import compiled
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.training.loss import error_sums, weighted_loss
 from pretrain_mlip.training.settings import TrainingSettings
@@ -94,7 +95,8 @@ class Training:
             device: "cpu", "cuda" or "auto".
 
         Raises:
-            InputError: there is nothing to train or validate on, or the folder cannot be written.
+            InputError: there is nothing to train or validate on, the folder cannot be written, or there is no C++
+                compiler for a network that is to be compiled.
         """
         if not train or not validation:
             raise InputError(
@@ -116,7 +118,8 @@ class Training:
         self.batches = _EpochBatches(len(train), settings.batch_size, seed)
         self.total_steps = settings.epochs * len(self.batches)
         self.scheduler = LambdaLR(optimizer, self._rate)
-        self.module, self.optimizer = self.fabric.setup(network, optimizer)
+        # What is compiled holds the network, and shares its weights; validation and files take the network itself
+        self.module, self.optimizer = self.fabric.setup(compiled(network) if settings.compile else network, optimizer)
         self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
         self.averaged = cast("Network", self.average.module)
         loader = DataLoader(list(train), batch_sampler=self.batches, collate_fn=make_batch)  # type: ignore[arg-type]

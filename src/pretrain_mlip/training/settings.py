@@ -47,5 +47,6 @@ class TrainingSettings(Settings):
     metric: Literal["forces", "energy"] = Field(
         default="forces", description="validation error that chooses the best epoch"
     )
+    compile: bool = Field(default=False, description="compile the network: worth its minutes in long trainings")
     validate_every: int = Field(default=1, ge=1, description="epochs between validations")
     loss: LossSettings = Field(default_factory=LossSettings, description="the loss")

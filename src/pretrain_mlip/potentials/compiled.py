@@ -1,0 +1,98 @@
+"""Networks whose energies and gradients are compiled by torch: the same numbers, with less time between operations.
+
+The graph of a network (``tracing``) goes to ``torch.compile``, once for all numbers of atoms and edges. Forces are part
+of it, so that a training differentiates compiled code as well. What has few operations, or analytic derivatives of its
+own as the EAM has, stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain_mlip.errors import InputError
+from pretrain_mlip.potentials.base import Potential, SumPotential
+from pretrain_mlip.potentials.networks.base import Network
+from pretrain_mlip.potentials.tracing import example_inputs, trace
+
+SMALLEST = 2  # atoms and edges: torch compiles sizes 0 and 1 as constants
+
+
+def compiled(potential: Potential) -> Potential:
+    """The potential with its networks compiled at their first use; weights are shared, not copied.
+
+    Raises:
+        InputError: a network is there, but no C++ compiler to compile it for the CPU.
+    """
+    if isinstance(potential, SumPotential):
+        return SumPotential([compiled(part) for part in potential.potentials()])
+    return CompiledNetwork(potential) if isinstance(potential, Network) else potential
+
+
+class CompiledNetwork(Potential):
+    """A network, computed by compiled code.
+
+    Graphs with less than two atoms or edges, and those that a memory limit divides, are computed without it.
+    The code is made again when the precision or the device of the network has changed.
+    """
+
+    def __init__(self, network: Network) -> None:
+        """Wrap a network.
+
+        Raises:
+            InputError: the network is on the CPU, and no C++ compiler is found.
+        """
+        super().__init__(network.elements, network.cutoff)
+        self.kind = network.kind
+        self.network = network
+        self._code: dict[tuple[torch.dtype, torch.device, bool], Callable[..., tuple[Tensor, Tensor]]] = {}
+        if network.energy_scale.device.type == "cpu":
+            _find_compiler()
+
+    def config(self) -> dict[str, Any]:
+        return self.network.config()
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        self.network.set_dtype(dtype)
+
+    def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
+        """Not compiled: it is what energies without forces are computed with."""
+        return self.network.atomic_energies(types, edge_index, edge_vectors)
+
+    def energies_and_gradient(
+        self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        atoms, edges = types.shape[0], edge_index.shape[1]
+        if min(atoms, edges) < SMALLEST or self.network.chunk(edges) is not None:
+            return self.network.energies_and_gradient(types, edge_index, edge_vectors, create_graph=create_graph)
+        with torch.set_grad_enabled(create_graph):
+            # Other strides would be other code
+            given = types, edge_index.contiguous(), edge_vectors.detach().contiguous()
+            return self._function(differentiable=create_graph)(*given)
+
+    def _function(self, *, differentiable: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+        scale = self.network.energy_scale
+        key = (scale.dtype, scale.device, differentiable)
+        if key not in self._code:
+            function = torch.compile(trace(self.network, differentiable=differentiable), dynamic=True)
+            # First with an example in which no two sizes are equal by chance, whatever comes first
+            function(*example_inputs(self.network))
+            self._code[key] = function
+        return self._code[key]
+
+
+def _find_compiler() -> None:
+    """Raises InputError where inductor would not find a C++ compiler."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    name = os.environ.get("CXX", usual)
+    if shutil.which(name) is None:
+        raise InputError(
+            f"compile needs a C++ compiler, and '{name}' is not found: install one (g++ or clang++), name one in "
+            "the environment variable CXX, or do without compile"
+        )

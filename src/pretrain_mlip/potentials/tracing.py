@@ -1,0 +1,123 @@
+"""A potential as one plain graph of tensor operations: atomic energies and their derivative, without autograd.
+
+Compilers and exporters of torch want a function of tensors that takes no derivatives itself. Here a potential runs once
+on a small example while torch writes down every operation, those of automatic differentiation included; numbers of
+atoms and edges stay symbols. What comes out is (types (N,), edge_index (2, E), edge_vectors (E, 3) float64) -> (atomic
+energies (N,) in eV, dE/d edge_vectors (E, 3) in eV/Å), a ``torch.fx.GraphModule`` that holds the parameters and buffers
+of the potential themselves, not copies: it follows a training, and can be made so that a training differentiates it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pretrain_mlip.potentials.base import Potential
+
+aten = torch.ops.aten
+LARGEST = 2**40  # atoms or edges of an exported graph; any bound that nobody meets
+
+
+def trace(potential: Potential, *, differentiable: bool = False) -> fx.GraphModule:
+    """The graph of a potential, for two atoms or more and two edges or more (torch takes sizes 0 and 1 for constants).
+
+    It is made for the precision and the device that the potential has now. Parts of a sum see the edges within their
+    own cutoff. Memory limits of networks are not in it: all edges are computed at once.
+
+    Args:
+        potential: any potential of ours, whose parameters and buffers become those of the graph.
+        differentiable: state derivatives in operations that have derivatives themselves, for losses on forces. Without,
+            some are stated in one operation that has none; call the graph under ``torch.no_grad`` then.
+    """
+    example = example_inputs(potential)
+    # Once without tracing, so that what a potential keeps for later, the tables of an EAM, holds numbers
+    potential.energies_and_gradient(*example)
+
+    def energies_and_gradient(types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            vectors = edge_vectors.detach().requires_grad_(True)  # noqa: FBT003
+            energies = potential.atomic_energies(types, edge_index, vectors)
+            gradient = None
+            if energies.requires_grad:
+                (gradient,) = torch.autograd.grad(
+                    energies.sum(), vectors, create_graph=differentiable, allow_unused=True
+                )
+        return energies, torch.zeros_like(edge_vectors) if gradient is None else gradient
+
+    # Weights are constants of the graph: `_allow_non_fake_inputs` lets them stay what they are while sizes are symbols
+    tracer = make_fx(
+        energies_and_gradient,
+        decomposition_table={aten.addmm.default: _product_and_sum},
+        tracing_mode="symbolic",
+        _allow_non_fake_inputs=True,
+    )
+    graph = tracer(*example)
+    _remove_detach(graph)
+    return graph
+
+
+def example_inputs(potential: Potential) -> tuple[Tensor, Tensor, Tensor]:
+    """Types, edges and vectors (Å) of a small cluster, on the device of the potential, to trace and compile with.
+
+    The numbers of atoms and edges differ, because torch takes sizes that are equal in the example to be equal always.
+    """
+    device = next(potential.buffers()).device
+    atoms, reach = 5, max(potential.cutoff, 1.0)
+    neighbour, centre = (~torch.eye(atoms, dtype=torch.bool)).nonzero().T
+    angles = torch.arange(atoms, dtype=torch.float64)
+    places = 0.3 * reach * torch.stack([angles.cos(), angles.sin(), 0.1 * angles], dim=1)  # on a helix
+    types = torch.arange(atoms) % len(potential.elements)
+    vectors = places[neighbour] - places[centre]
+    return types.to(device), torch.stack([neighbour, centre]).to(device), vectors.to(device)
+
+
+def export(graph: fx.GraphModule, potential: Potential) -> torch.export.ExportedProgram:
+    """A traced graph as a ``torch.export`` program with any numbers of atoms and edges from two on.
+
+    Args:
+        graph: from ``trace``.
+        potential: that it was traced from.
+    """
+    atoms, edges = (torch.export.Dim(name, min=2, max=LARGEST) for name in ("atoms", "edges"))
+    with torch.no_grad():
+        return torch.export.export(
+            graph, example_inputs(potential), dynamic_shapes=({0: atoms}, {1: edges}, {0: edges}), strict=False
+        )
+
+
+def script(graph: fx.GraphModule) -> torch.jit.ScriptModule:
+    """A traced graph as TorchScript, with a copy of the weights, frozen.
+
+    TorchScript chooses overloads of operators itself and knows neither ``sym_size`` nor devices as literals, so that
+    these are written in its own words first.
+    """
+    operations = fx.Graph()
+    operations.output(operations.graph_copy(graph.graph, {}))
+    for node in operations.nodes:
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        size = node.target is aten.sym_size.int
+        node.target = aten.size if size else node.target.overloadpacket
+        node.kwargs = {
+            name: str(value) if isinstance(value, torch.device) else value for name, value in node.kwargs.items()
+        }
+    return torch.jit.freeze(torch.jit.script(fx.GraphModule(graph, operations).eval()))
+
+
+def _product_and_sum(bias: Tensor, x: Tensor, weight: Tensor, *, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+    """``addmm``, which compilers cannot fuse with what follows, and TorchScript mistakes the shapes of now and then."""
+    return beta * bias + alpha * (x @ weight) if (beta, alpha) != (1.0, 1.0) else x @ weight + bias
+
+
+def _remove_detach(graph: fx.GraphModule) -> None:
+    """Take out what autograd puts between an operation and the output that it keeps for its own derivative.
+
+    For the values it changes nothing, but a loss on the gradient would not be differentiated through it.
+    """
+    for node in graph.graph.nodes:
+        if node.target is aten.detach.default:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()

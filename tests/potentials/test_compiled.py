@@ -1,0 +1,136 @@
+"""Compiled networks: the numbers of plain Python, in calculators and in trainings, for one compilation."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import ELEMENTS, STRUCTURES, hard_eam, quartz, wide_zbl
+
+from pretrain_mlip import keys
+from pretrain_mlip.calculators.ase import PretrainedMLIP
+from pretrain_mlip.errors import InputError
+from pretrain_mlip.graphs.graph import make_batch, make_graph
+from pretrain_mlip.potentials.base import ReferenceEnergies, SumPotential
+from pretrain_mlip.potentials.compiled import CompiledNetwork, compiled
+from pretrain_mlip.potentials.networks import build_model
+from pretrain_mlip.potentials.networks.base import Network
+from pretrain_mlip.structures.datasets import load_dataset
+from pretrain_mlip.training.loop import Training
+from pretrain_mlip.training.settings import TrainingSettings
+from pretrain_mlip.training.stages import residual_graphs
+
+ORIGINS = ReferenceEnergies({"O": -430.0, "Si": -105.0})
+
+needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
+
+
+def network(dtype: torch.dtype = torch.float64) -> Network:
+    made = build_model("cgcnn", ELEMENTS, seed=3, width=8, convolutions=1, gaussians=8, cutoff=4.0)
+    made.set_dtype(dtype)
+    return made
+
+
+@pytest.fixture
+def one_compilation() -> Iterator[None]:
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        yield
+
+
+@pytest.mark.parametrize(("dtype", "relative"), [("float64", 1e-10), ("float32", 1e-5)])
+@needs_compiler
+@pytest.mark.usefixtures("one_compilation")
+def test_calculator_gives_the_same_numbers(dtype: str, relative: float) -> None:
+    potential = SumPotential([ORIGINS, wide_zbl(), network()])
+    fast, plain = PretrainedMLIP(potential, dtype=dtype, compile=True), PretrainedMLIP(potential, dtype=dtype)
+    for atoms in [*STRUCTURES.values(), quartz() * (2, 2, 1)]:
+        for name in ("energies", "forces", "stress") if atoms.pbc.all() else ("energies", "forces"):
+            ours, theirs = fast.get_property(name, atoms.copy()), plain.get_property(name, atoms.copy())
+            # E0s are common to both, and would hide a difference
+            offset = ORIGINS.values[potential.types(torch.tensor(atoms.numbers))].numpy() if name == "energies" else 0.0
+            scale = np.abs(theirs - offset).max()
+            assert ours - offset == pytest.approx(theirs - offset, abs=relative * scale, rel=0)
+
+
+@needs_compiler
+def test_what_is_compiled_is_found_in_the_parts() -> None:
+    parts = compiled(SumPotential([ORIGINS, hard_eam(), network()])).potentials()  # type: ignore[attr-defined]
+    assert [isinstance(part, CompiledNetwork) for part in parts] == [False, False, True]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("one_compilation")
+def test_gradients_of_a_loss_are_the_same() -> None:
+    frames = [STRUCTURES["quartz"], STRUCTURES["triclinic"], STRUCTURES["molecule without a cell"]]
+    graph = make_batch([make_graph(atoms, 4.0) for atoms in frames])
+    plain = network()
+    fast = compiled(plain)
+    found = []
+    for potential in (plain, fast):
+        plain.zero_grad()
+        output = potential(graph, create_graph=True)
+        stress = output[keys.STRESS][:2]
+        loss = output[keys.ENERGY].square().sum() + (output[keys.FORCES] - 0.1).square().sum() + stress.square().sum()
+        loss.backward()
+        found.append({name: value.grad.clone() for name, value in plain.named_parameters() if value.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, theirs in found[0].items():
+        assert torch.allclose(found[1][name], theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max())), name
+
+
+@needs_compiler
+def test_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    graphs = residual_graphs(load_dataset("silica_mini")[:8], 4.0, ReferenceEnergies({"O": -327.0, "Si": -327.0}))
+    weights = []
+    for choice in (False, True):
+        trained = network()
+        trained.set_scales(5.0, 15.0)
+        settings = TrainingSettings(epochs=2, batch_size=3, compile=choice)
+        result = Training(trained, graphs[:6], graphs[6:], settings, tmp_path / str(choice)).run()
+        weights.append(result.network.state_dict())
+    plain, fast = weights
+    assert not torch.equal(plain["embedding.weight"], network().state_dict()["embedding.weight"])
+    for name, value in plain.items():
+        # Four steps of Adam, which divides by the size of gradients, from gradients that agree to 1e-12
+        assert torch.allclose(fast[name], value, rtol=1e-8, atol=1e-9), name
+
+
+@needs_compiler
+def test_a_memory_limit_is_kept_without_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = make_graph(quartz(), 4.0)
+    potential = CompiledNetwork(network())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(potential, "_function", refuse)
+    with pytest.raises(AssertionError, match="compiled"):
+        potential(graph)
+    potential.network.set_memory_limit(1e-6)
+    parts, whole = potential(graph), network()(graph)
+    assert torch.allclose(parts[keys.FORCES], whole[keys.FORCES], rtol=0, atol=1e-12)
+
+
+@needs_compiler
+def test_a_pickled_calculator_compiles_again() -> None:
+    calculator = PretrainedMLIP(network(), compile=True)
+    again = pickle.loads(pickle.dumps(calculator))  # noqa: S301
+    assert isinstance(again._evaluate, CompiledNetwork)
+    assert again._evaluate.network is again.potential
+
+
+def test_without_a_compiler_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXX", str(tmp_path / "no-such-compiler"))
+    with pytest.raises(InputError, match=r"no-such-compiler.*install one"):
+        PretrainedMLIP(network(), compile=True)
+    PretrainedMLIP(hard_eam(), compile=True)  # nothing there to compile
+    settings = TrainingSettings(compile=True)
+    graphs = [make_graph(quartz(), 4.0)]
+    with pytest.raises(InputError, match=r"C\+\+ compiler"):
+        Training(network(), graphs, graphs, settings, tmp_path)
