@@ -10,6 +10,8 @@ from ase import Atoms
 
 from pretrain_mlip import PretrainedMLIP, build_model, keep_memory
 from pretrain_mlip.graphs.graph import make_batch, make_graph
+from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.compiled import compiled
 
 ELEMENTS = ["Si", "O", "P"]
 keep_memory()
@@ -22,11 +24,9 @@ def calculator(name: str, *, compile_it: bool = False) -> Any:
 
 def trainer(frames: list[Atoms], name: str, *, compile_it: bool = False) -> Callable[[], None]:
     network = build_model(name, ELEMENTS)
-    potential = network
+    potential: Potential = network
     if compile_it:
-        from pretrain_mlip.potentials.compiled import compiled_for_training
-
-        potential = compiled_for_training(network)
+        potential = compiled(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     batch = make_batch([make_graph(atoms, network.cutoff) for atoms in frames])
     energies = torch.tensor([atoms.info["energy"] for atoms in frames])

@@ -165,11 +165,9 @@ def m3gnet_state(state: dict[str, Tensor], blocks: int, width: int) -> dict[str,
             name, source = f"{prefix}.{part}_update", f"graph_layers.{block}.conv.{part}_update_func"
             copy(f"{prefix}.{part}_weight", f"graph_layers.{block}.conv.{part}_weight_func")
             copy_gated(f"{name}.rest", source, 1, 3)
-            first = torch.cat([state[f"{source}.layers.0.weight"], state[f"{source}.gates.0.weight"]])
-            centre, neighbour, edge = first.tensor_split((width, 2 * width), dim=1)
-            ours[f"{name}.of_centre.weight"] = centre
-            ours[f"{name}.of_centre.bias"] = torch.cat(
-                [state[f"{source}.layers.0.bias"], state[f"{source}.gates.0.bias"]]
-            )
-            ours[f"{name}.of_neighbour.weight"], ours[f"{name}.of_edge.weight"] = neighbour, edge
+            for number, branch in enumerate(("layers", "gates")):
+                first = state[f"{source}.{branch}.0.weight"].tensor_split((width, 2 * width), dim=1)
+                for end, matrix in zip(("centre", "neighbour", "edge"), first, strict=True):
+                    ours[f"{name}.of_{end}.{number}.weight"] = matrix
+                ours[f"{name}.of_centre.{number}.bias"] = state[f"{source}.{branch}.0.bias"]
     return ours

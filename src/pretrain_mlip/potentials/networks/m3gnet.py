@@ -180,8 +180,8 @@ class _Block(nn.Module):
         (features,), (total,) = edges.exchange(
             self._message,
             (features, *geometry),
-            (density, self.edge_update.of_centre(nodes), self.node_update.of_centre(nodes)),
-            (gate, self.edge_update.of_neighbour(nodes), self.node_update.of_neighbour(nodes)),
+            (density, *self.edge_update.of_centres(nodes), *self.node_update.of_centres(nodes)),
+            (gate, *self.edge_update.of_neighbours(nodes), *self.node_update.of_neighbours(nodes)),
         )
         return nodes + total, features
 
@@ -197,17 +197,14 @@ class _Block(nn.Module):
         fade: Tensor,  # (E, 1)
         harmonics: Tensor,  # (E, M)
         density: Tensor,  # (E, M)
-        edge_centre: Tensor,  # (E, 2H), as the three that follow
-        node_centre: Tensor,
-        gate: Tensor,  # (E, K)
-        edge_neighbour: Tensor,
-        node_neighbour: Tensor,
+        *of_atoms: Tensor,  # first layers, (E, H) each: four of the centre, the gate (E, K) and four of the neighbour
     ) -> tuple[tuple[Tensor], tuple[Tensor]]:
+        of_centre, (gate, *of_neighbour) = of_atoms[:4], of_atoms[4:]
         triplets = self.angles.angular_sum(density, three_body * gate, harmonics) * fade  # (E, K)
         features = features + self.three_body(triplets, triplets)
-        update = self.edge_update(features, edge_centre, edge_neighbour)
+        update = self.edge_update(features, of_centre[:2], of_neighbour[:2])
         features = torch.addcmul(features, update, self.edge_weight(basis))
-        message = self.node_update(features, node_centre, node_neighbour) * self.node_weight(scaled_basis)  # (E, F)
+        message = self.node_update(features, of_centre[2:], of_neighbour[2:]) * self.node_weight(scaled_basis)
         return (features,), (message,)
 
 
@@ -236,19 +233,33 @@ class _GatedPerceptron(nn.Module):
 
 
 class _EdgePerceptron(nn.Module):
-    """A gated perceptron of v_i (+) v_j (+) e_ij, whose first layer is applied to the three apart."""
+    """A gated perceptron of v_i (+) v_j (+) e_ij, whose first layer is applied to the three apart.
+
+    Core and gate have matrices of their own: one of both would be taken apart after it, and put together again, by a
+    copy of all edges, in the derivative.
+    """
 
     def __init__(self, settings: M3GNetSettings, out: int) -> None:
         super().__init__()
         hidden = settings.hidden_width
-        self.of_centre = nn.Linear(settings.width, 2 * hidden)
-        self.of_neighbour = nn.Linear(settings.width, 2 * hidden, bias=False)
-        self.of_edge = nn.Linear(settings.edge_width, 2 * hidden, bias=False)
+        self.of_centre = nn.ModuleList(nn.Linear(settings.width, hidden) for _ in range(2))
+        self.of_neighbour = nn.ModuleList(nn.Linear(settings.width, hidden, bias=False) for _ in range(2))
+        self.of_edge = nn.ModuleList(nn.Linear(settings.edge_width, hidden, bias=False) for _ in range(2))
         self.rest = _GatedPerceptron([hidden, hidden, out], activate_last=True)
 
-    def forward(self, features: Tensor, of_centre: Tensor, of_neighbour: Tensor) -> Tensor:
-        """(E, G) features and the rows (E, 2H) that atoms add to the first layer -> (E, out)."""
+    def of_centres(self, nodes: Tensor) -> list[Tensor]:
+        """What the centre adds to the first layers of core and gate, (N, H) each."""
+        return [layer(nodes) for layer in self.of_centre]
+
+    def of_neighbours(self, nodes: Tensor) -> list[Tensor]:
+        """What the neighbour adds to the first layers of core and gate, (N, H) each."""
+        return [layer(nodes) for layer in self.of_neighbour]
+
+    def forward(self, features: Tensor, of_centre: Sequence[Tensor], of_neighbour: Sequence[Tensor]) -> Tensor:
+        """(E, G) features and what atoms add to the first layers of core and gate, (E, H) each -> (E, out)."""
         # In place: most of the time of adding large tensors goes into getting memory for another one
-        hidden = self.of_edge(features).add_(of_centre).add_(of_neighbour)
-        core, gate = silu(hidden).chunk(2, dim=1)
+        core, gate = (
+            silu(layer(features).add_(centre).add_(neighbour))
+            for layer, centre, neighbour in zip(self.of_edge, of_centre, of_neighbour, strict=True)
+        )
         return self.rest(core, gate)
