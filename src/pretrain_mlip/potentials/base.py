@@ -219,10 +219,9 @@ class SumPotential(Potential):
     def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         total = torch.zeros(types.shape[0], dtype=torch.float64, device=types.device)
         for part in self.potentials():
-            edges = (edge_index, edge_vectors)
-            if part.cutoff < self.cutoff and not part.half_list:
-                edges = _edges_within(part.cutoff, *edges)
-            total = total + part.atomic_energies(types, *edges)
+            shortened = part.cutoff < self.cutoff and not part.half_list
+            vectors = _drawn_to(part.cutoff, edge_vectors) if shortened else edge_vectors
+            total = total + part.atomic_energies(types, edge_index, vectors)
         return total
 
     def forward(
@@ -244,16 +243,12 @@ class SumPotential(Potential):
             part.set_memory_limit(limit)
 
 
-def _edges_within(cutoff: float, edge_index: Tensor, edge_vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """The edges that are shorter than a cutoff (Å), and two of an atom with itself just at the cutoff.
+def _drawn_to(cutoff: float, edge_vectors: Tensor) -> Tensor:
+    """Edge vectors (E, 3), those beyond a cutoff (Å) replaced by one just at it, where every potential has faded.
 
-    In a graph that is traced the number of edges within is unknown, and shapes are a matter of 0, 1 or many to torch:
-    with the two, there are always many. Nothing follows from them, because at a cutoff every potential has faded.
-    The alternative, all edges for every part, would cost more and rely on what parts do far beyond their cutoffs.
+    ``forward`` leaves such edges out. Here, in what is traced, their number would be a size that depends on values:
+    AOTInductor (torch 2.13) makes code of such graphs that gives wrong gradients without a word. What a part does far
+    beyond its cutoff is not asked for, and the derivative with respect to a replaced vector is zero.
     """
-    inside = (edge_vectors.square().sum(1) < cutoff**2).nonzero().squeeze(1)
-    vector = edge_vectors.new_tensor([[cutoff, 0.0, 0.0]])
-    return (
-        torch.cat([edge_index.index_select(1, inside), edge_index.new_zeros((2, 2))], dim=1),
-        torch.cat([edge_vectors.index_select(0, inside), vector.expand(2, 3)]),
-    )
+    inside = edge_vectors.square().sum(1, keepdim=True) < cutoff**2
+    return torch.where(inside, edge_vectors, edge_vectors.new_tensor([cutoff, 0.0, 0.0]))

@@ -22,8 +22,8 @@ LARGEST = 2**40  # atoms or edges of an exported graph; any bound that nobody me
 def trace(potential: Potential, *, differentiable: bool = False) -> fx.GraphModule:
     """The graph of a potential, for two atoms or more and two edges or more (torch takes sizes 0 and 1 for constants).
 
-    It is made for the precision and the device that the potential has now. Parts of a sum see the edges within their
-    own cutoff. Memory limits of networks are not in it: all edges are computed at once.
+    It is made for the precision and the device that the potential has now. Parts of a sum act within their own cutoffs.
+    Memory limits of networks are not in it: all edges are computed at once.
 
     Args:
         potential: any potential of ours, whose parameters and buffers become those of the graph.
