@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 from pretrain_mlip import keys
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.graphs.graph import device_named, make_graph, within
-from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.base import Potential, Products
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, load_potential, potential_from_content
 from pretrain_mlip.potentials.compiled import compiled
 
@@ -58,6 +58,7 @@ class PretrainedMLIP(Calculator):
         skin: float = 0.5,
         memory_limit: float | None = None,
         compile: bool = False,  # noqa: A002  # the name of what torch does
+        products: Products = "full",
         **ase_options: Any,
     ) -> None:
         """Wrap a potential, which is moved and frozen, not copied.
@@ -67,14 +68,16 @@ class PretrainedMLIP(Calculator):
             device: "cpu", "cuda", ..., or "auto" for a GPU where there is one.
             dtype: "float32" or "float64" for networks; None keeps theirs. Analytic parts are always float64.
             skin: Å added to the cutoff of the neighbour list; 0 rebuilds it at every call.
-            memory_limit: GiB that the messages of one layer of a network may take; above it they are computed in
-                parts, more slowly. None leaves the potential as it is.
+            memory_limit: GiB that intermediate results of a network may take; above it they are computed piece by piece
+                and twice. None leaves the potential as it is.
             compile: compile networks at the first call, which takes up to a minute and makes later ones faster.
+            products: "tf32" or "bfloat16" multiply matrices of networks in that precision, for GPUs that are fast at
+                it; see ``Potential.set_products``.
             ase_options: passed to ``ase.calculators.calculator.Calculator``.
 
         Raises:
             InputError: the device, the dtype or a C++ compiler for ``compile`` is not available, the skin is negative,
-                or the memory limit is not positive.
+                the memory limit is not positive, or the precision of products is unknown.
         """
         super().__init__(**ase_options)
         if not skin >= 0:
@@ -86,6 +89,9 @@ class PretrainedMLIP(Calculator):
             self.potential.set_dtype(dtype_named(dtype))
         if memory_limit is not None:
             self.potential.set_memory_limit(memory_limit)
+        self.potential.set_products(products)
+        self.memory_limit = memory_limit
+        self.products: Products = products
         self.compile = compile
         self._evaluate = compiled(self.potential) if compile else self.potential
         self._graph: Data | None = None
@@ -179,4 +185,7 @@ class PretrainedMLIP(Calculator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.potential = potential_from_content(state["potential"]).to(self.device)
+        if self.memory_limit is not None:
+            self.potential.set_memory_limit(self.memory_limit)
+        self.potential.set_products(self.products)
         self._evaluate = compiled(self.potential) if self.compile else self.potential

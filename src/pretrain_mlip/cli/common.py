@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,15 @@ Potential = Annotated[
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU where there is one.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64; the checkpoint's where not given.")]
 
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile networks, which takes a minute and makes many calls faster.")
+]
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option(metavar="GIB", help="Memory for intermediate results of a network; above it they are made in pieces."),
+]
+Products = Annotated[str, typer.Option(help="Precision of products in networks on a GPU: full, tf32 or bfloat16.")]
+
 
 def read_data(
     source: str, *, require: tuple[str, ...] = ("energy", "forces"), keys: list[str] | None = None
@@ -48,8 +57,8 @@ def read_data(
     return read([source], require=require, keys=read_settings(LabelKeys, None, keys or []))
 
 
-def load_calculator(path: Path, device: str, dtype: str | None) -> PretrainedMLIP:
-    """The calculator of a potential."""
+def load_calculator(path: Path, device: str, dtype: str | None, **options: Any) -> PretrainedMLIP:
+    """The calculator of a potential; options as its constructor takes them."""
     from pretrain_mlip.calculators.ase import PretrainedMLIP
 
-    return PretrainedMLIP.load(path, device=device, dtype=dtype)
+    return PretrainedMLIP.load(path, device=device, dtype=dtype, **options)

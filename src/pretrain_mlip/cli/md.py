@@ -9,12 +9,15 @@ import typer
 
 from pretrain_mlip.cli.common import (
     OUTPUT,
+    Compile,
     Config,
     Data,
     Device,
     Dtype,
+    MemoryLimit,
     Overrides,
     Potential,
+    Products,
     load_calculator,
     read_data,
 )
@@ -32,6 +35,9 @@ def md(
     config: Config = None,
     device: Device = "auto",
     dtype: Dtype = None,
+    compile_networks: Compile = False,
+    memory_limit: MemoryLimit = None,
+    products: Products = "full",
 ) -> None:
     """Langevin MD with a temperature ramp that stops at the first failure. Exit status 1 when it failed.
 
@@ -48,7 +54,9 @@ def md(
     frames = read_data(structure, require=())
     if not -len(frames) <= index < len(frames):
         raise InputError(f"{structure}: there is no structure {index}; the file has {len(frames)}")
-    calculator = load_calculator(potential, device, dtype)
+    calculator = load_calculator(
+        potential, device, dtype, compile=compile_networks, memory_limit=memory_limit, products=products
+    )
     result = run_md(
         frames[index],
         calculator,

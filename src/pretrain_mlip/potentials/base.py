@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols
@@ -23,6 +23,8 @@ from torch_geometric.data import Data
 from pretrain_mlip import keys
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.graphs.graph import batch_index, edge_vectors, within
+
+Products = Literal["full", "tf32", "bfloat16"]
 
 
 class Potential(nn.Module, ABC):
@@ -150,6 +152,17 @@ class Potential(nn.Module, ABC):
         if not limit > 0:
             raise InputError(f"memory_limit {limit} GiB: must be positive")
 
+    def set_products(self, products: Products) -> None:
+        """Precision in which networks multiply matrices: full, or on GPUs with fast units for them tf32 or bfloat16.
+
+        Ten bits of each factor are left with tf32, seven with bfloat16; sums and everything else stay as they are.
+
+        Raises:
+            InputError: it is none of these.
+        """
+        if products not in get_args(Products):
+            raise InputError(f"products '{products}': expected one of {', '.join(get_args(Products))}")
+
 
 def forces_from_gradient(gradient: Tensor, edge_index: Tensor, atoms: int) -> Tensor:
     """Forces (N, 3) in eV/Å from dE/d(edge vectors) (E, 3)."""
@@ -241,6 +254,10 @@ class SumPotential(Potential):
     def set_memory_limit(self, limit: float) -> None:
         for part in self.potentials():
             part.set_memory_limit(limit)
+
+    def set_products(self, products: Products) -> None:
+        for part in self.potentials():
+            part.set_products(products)
 
 
 def _drawn_to(cutoff: float, edge_vectors: Tensor) -> Tensor:

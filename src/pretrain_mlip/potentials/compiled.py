@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.base import Potential, SumPotential
-from pretrain_mlip.potentials.networks.base import Network
+from pretrain_mlip.potentials.networks.base import Network, reduced_precision
 from pretrain_mlip.potentials.tracing import example_inputs, trace
 
 SMALLEST = 2  # atoms and edges: torch compiles sizes 0 and 1 as constants
@@ -51,7 +51,7 @@ class CompiledNetwork(Potential):
         super().__init__(network.elements, network.cutoff)
         self.kind = network.kind
         self.network = network
-        self._code: dict[tuple[torch.dtype, torch.device, bool], Callable[..., tuple[Tensor, Tensor]]] = {}
+        self._code: dict[tuple[object, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
         if network.energy_scale.device.type == "cpu":
             _find_compiler()
 
@@ -74,11 +74,12 @@ class CompiledNetwork(Potential):
         with torch.set_grad_enabled(create_graph):
             # Other strides would be other code
             given = types, edge_index.contiguous(), edge_vectors.detach().contiguous()
-            return self._function(differentiable=create_graph)(*given)
+            with reduced_precision(self.network.products, edge_vectors.device):
+                return self._function(differentiable=create_graph)(*given)
 
     def _function(self, *, differentiable: bool) -> Callable[..., tuple[Tensor, Tensor]]:
         scale = self.network.energy_scale
-        key = (scale.dtype, scale.device, differentiable)
+        key = (scale.dtype, scale.device, differentiable, self.network.products)
         if key not in self._code:
             function = torch.compile(trace(self.network, differentiable=differentiable), dynamic=True)
             # First with an example in which no two sizes are equal by chance, whatever comes first

@@ -118,6 +118,7 @@ class Training:
         self.batches = _EpochBatches(len(train), settings.batch_size, seed)
         self.total_steps = settings.epochs * len(self.batches)
         self.scheduler = LambdaLR(optimizer, self._rate)
+        network.set_products(settings.products)
         # What is compiled holds the network, and shares its weights; validation and files take the network itself
         self.module, self.optimizer = self.fabric.setup(compiled(network) if settings.compile else network, optimizer)
         self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))

@@ -48,5 +48,8 @@ class TrainingSettings(Settings):
         default="forces", description="validation error that chooses the best epoch"
     )
     compile: bool = Field(default=False, description="compile the network: worth its minutes in long trainings")
+    products: Literal["full", "tf32", "bfloat16"] = Field(
+        default="full", description="precision of products of matrices; tf32 and bfloat16 are for GPUs"
+    )
     validate_every: int = Field(default=1, ge=1, description="epochs between validations")
     loss: LossSettings = Field(default_factory=LossSettings, description="the loss")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.base import Potential, Products
 from pretrain_mlip.potentials.networks.edges import Edges
 from pretrain_mlip.settings import Settings
 
@@ -31,6 +32,7 @@ class Network(Potential):
         average_neighbors: mean number of neighbours in the training data; sums over neighbours are divided by its root.
         memory_limit: GiB that intermediate results may take where only forces are wanted; above it they are computed
             piece by piece and twice, which costs about half as much time again. None sets no limit.
+        products: precision in which matrices are multiplied where forces are wanted, see ``set_products``.
     """
 
     settings_class: ClassVar[type[NetworkSettings]]
@@ -41,6 +43,7 @@ class Network(Potential):
         super().__init__(elements, settings.cutoff)
         self.settings = settings
         self.memory_limit: float | None = None
+        self.products: Products = "full"
         self.register_buffer("energy_scale", torch.ones(()))
         self.register_buffer("average_neighbors", torch.full((), 16.0))
 
@@ -58,15 +61,16 @@ class Network(Potential):
     def _atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor, chunk: int | None) -> Tensor:
         neighbour, centre = edge_index
         edges = Edges(neighbour, centre, edge_vectors.to(self.energy_scale.dtype), types.shape[0], chunk)
-        return self.energy_scale * self.node_energies(types, edges)
+        return self.energy_scale * self.node_energies(types, edges).to(self.energy_scale.dtype)
 
     def energies_and_gradient(
         self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor, *, create_graph: bool = False
     ) -> tuple[Tensor, Tensor]:
         chunk = self.chunk(edge_index.shape[1])
         if create_graph or chunk is None:
-            return super().energies_and_gradient(types, edge_index, edge_vectors, create_graph=create_graph)
-        with torch.enable_grad():
+            with reduced_precision(self.products, edge_vectors.device):
+                return super().energies_and_gradient(types, edge_index, edge_vectors, create_graph=create_graph)
+        with reduced_precision(self.products, edge_vectors.device), torch.enable_grad():
             vectors = edge_vectors.detach().requires_grad_(True)  # noqa: FBT003
             energies = self._atomic_energies(types, edge_index, vectors, chunk)
             (gradient,) = torch.autograd.grad(energies.sum(), vectors)
@@ -92,9 +96,30 @@ class Network(Potential):
         super().set_memory_limit(limit)
         self.memory_limit = limit
 
+    def set_products(self, products: Products) -> None:
+        super().set_products(products)
+        self.products = products
+
     def config(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
             "elements": list(self.elements),
             "hyperparameters": self.settings.model_dump(mode="json"),
         }
+
+
+@contextmanager
+def reduced_precision(products: Products, device: torch.device) -> Iterator[None]:
+    """Multiply matrices on a device in a precision below that of their numbers, and leave torch as it was."""
+    if products == "bfloat16":
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
+    elif products == "tf32" and device.type == "cuda":
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+    else:
+        yield
