@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
 from pretrain_mlip.potentials.networks.edges import Edges
@@ -26,10 +27,11 @@ class Attention(Protocol):
         ...
 
 
-def scratch_space(count: int, like: Tensor) -> Tensor:
-    """Arrays (buffers, E, F) that all layers share, for a number of edges and features like (N, F)."""
-    size = _BLOCK * torch.get_num_threads() // like.shape[1] if like.device.type == "cpu" else count
-    return like.new_empty(_BUFFERS + 4, max(1, min(size, count)), like.shape[1])
+def workspace(edges: Tensor, width: int) -> Tensor:
+    """Arrays (buffers, E, F) that all layers share, for features of edges (E, ...) in their precision and F."""
+    count = edges.shape[0]
+    size = _BLOCK * torch.get_num_threads() // width if edges.device.type == "cpu" else count
+    return edges.new_empty(_BUFFERS + 4, max(1, min(size, count)), width)
 
 
 def head_sums(features: Tensor, heads: int) -> Tensor:
@@ -43,27 +45,22 @@ def over_heads(features: Tensor, weights: Tensor) -> Tensor:
 
 
 class BlockedSums(torch.autograd.Function):
-    """What the message of a layer states, summed over neighbours, for weights that are not trained.
+    """What the message of a layer states, summed over neighbours.
 
     Edges are worked on in blocks that fit the cache, in arrays that are used again and again, with the derivative by
     hand: automatic differentiation writes some forty arrays of E times F numbers to fresh memory and reads them back,
     which takes longer than the arithmetic. Only the linear maps of the basis are kept for the derivative, and not even
-    these under a memory limit. A derivative that is to be differentiated again is taken from the plain statement.
+    these under a memory limit. Derivatives are by the features, not by weights, and of first order.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        plain: Callable[..., tuple[Tensor, ...]],
-        layer: Attention,
-        edges: Edges,
-        scratch: Tensor,
-        *features: Tensor,
+    def forward(  # type: ignore[override]
+        ctx: Any, layer: Attention, edges: Edges, scratch: Tensor, *features: Tensor
     ) -> tuple[Tensor, ...]:
         _, fade, reach, directions, query, key, value, point, *carried = features
-        ctx.plain, ctx.layer, ctx.edges, ctx.scratch = plain, layer, edges, scratch
+        ctx.layer, ctx.edges, ctx.scratch = layer, edges, scratch
         ctx.kept = None
-        if edges.parts == 1 and any(ctx.needs_input_grad):
+        if edges.chunk is None:
             sizes = [layer.heads, *(query.shape[1] for _ in layer.filters())]
             ctx.kept = [query.new_empty(fade.shape[0], size) for size in sizes]
         ctx.save_for_backward(*features)
@@ -87,13 +84,9 @@ class BlockedSums(torch.autograd.Function):
         return scalars, *along
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         features = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            # Views, because one tensor may stand for several features, each with a gradient of its own
-            views = [values.view_as(values).requires_grad_(True) for values in features]  # noqa: FBT003
-            found = torch.autograd.grad(ctx.plain(*views), views, gradients, create_graph=True, allow_unused=True)
-            return (None, None, None, None, *found)
         basis, fade, reach, directions, *of_atoms = features
         g_basis, g_fade, g_directions = (torch.empty_like(values) for values in (basis, fade, directions))
         g_reach = torch.zeros_like(reach)
@@ -106,7 +99,7 @@ class BlockedSums(torch.autograd.Function):
             g_directions[rows] = _directions_backward(block, axes, of_atoms[3], g_along, g_atoms[3], g_basis[rows])
             if len(of_atoms) > 4:
                 g_reach[rows] = _vectors_backward(block, reach[rows], of_atoms[4:], g_along, g_atoms[4:], g_basis[rows])
-        return (None, None, None, None, g_basis, g_fade, g_reach, g_directions, *g_atoms)
+        return (None, None, None, g_basis, g_fade, g_reach, g_directions, *g_atoms)
 
 
 def _scalars_backward(

@@ -37,7 +37,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from pretrain_mlip.potentials.networks.attention_sums import BlockedSums, head_sums, over_heads, scratch_space
+from pretrain_mlip.potentials.networks.attention_sums import BlockedSums, head_sums, over_heads, workspace
 from pretrain_mlip.potentials.networks.base import Network, NetworkSettings
 from pretrain_mlip.potentials.networks.bases import polynomial_envelope
 from pretrain_mlip.potentials.networks.edges import Edges
@@ -118,7 +118,25 @@ class TorchMDNet(Network):
         self.output = _linear(width // 2, 1)
         nn.init.xavier_uniform_(self.norm_of.weight)
 
+    def energies_and_gradient(
+        self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        if create_graph:
+            return super().energies_and_gradient(types, edge_index, edge_vectors, create_graph=True)
+        count, (neighbour, centre) = edge_index.shape[1], edge_index
+        with torch.enable_grad():
+            vectors = edge_vectors.detach().requires_grad_(True)  # noqa: FBT003
+            features = vectors.to(self.energy_scale.dtype)
+            edges = Edges(neighbour, centre, features, types.shape[0], self.chunk(count))
+            energies = self.energy_scale * self._node_energies(types, edges, workspace(features, self.settings.width))
+            (gradient,) = torch.autograd.grad(energies.sum(), vectors)
+        return energies.detach(), gradient
+
     def node_energies(self, types: Tensor, edges: Edges) -> Tensor:
+        return self._node_energies(types, edges, None)
+
+    def _node_energies(self, types: Tensor, edges: Edges, scratch: Tensor | None) -> Tensor:
+        """With somewhere to work in only first derivatives by the edge vectors are right, and made by hand."""
         envelope = self._envelope(edges.distances)[:, None]  # (E, 1)
         basis = self.basis(edges.distances) * envelope  # (E, K)
         scale = self.average_neighbors.rsqrt()
@@ -127,7 +145,6 @@ class TorchMDNet(Network):
         directions = edges.vectors * (reach / edges.distances[:, None])  # (E, 3)
         at_zero = self.basis(basis.new_zeros(1))  # (1, K), where the envelope is 1
         nodes = self.combine(torch.cat([self.embedding(types), self._around(types, edges, basis, fade)], dim=1))
-        scratch = self._scratch(edges, nodes)
         vectors = None
         for layer in self.layers:
             nodes, vectors = layer(nodes, vectors, edges, scratch, (basis, fade, reach, directions), at_zero)
@@ -155,16 +172,6 @@ class TorchMDNet(Network):
         shifts = self.embedding_filter.bias * elements  # (T, F)
         atoms = types.shape[0]
         return sums.view(atoms, kinds * maps.shape[1]) @ maps.flatten(0, 1) + counts.view(atoms, kinds) @ shifts
-
-    def _scratch(self, edges: Edges, nodes: Tensor) -> Tensor | None:
-        """What ``BlockedSums`` works in, or None where messages are left to automatic differentiation.
-
-        Symbolic sizes are those of a trace, and weights that are trained get their gradients from the plain statement.
-        """
-        count = edges.centre.shape[0]
-        if not isinstance(count, int) or any(weight.requires_grad for weight in self.parameters()):
-            return None
-        return scratch_space(count, nodes)
 
     def floats_per_edge(self) -> int:
         return self.settings.layers * 30 * self.settings.width + 4 * self.settings.radial
@@ -264,12 +271,9 @@ class _Attention(nn.Module):
         query: Tensor,
         of_neighbours: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
-        def plain(*features: Tensor) -> tuple[Tensor, ...]:
-            return edges.exchange(self._message, features[:4], features[4:5], features[5:])[1]
-
-        if scratch is None:
-            return plain(*on_edges, query, *of_neighbours)
-        return BlockedSums.apply(plain, self, edges, scratch, *on_edges, query, *of_neighbours)  # type: ignore[no-any-return]
+        if scratch is not None:
+            return BlockedSums.apply(self, edges, scratch, *on_edges, query, *of_neighbours)  # type: ignore[no-any-return]
+        return edges.exchange(self._message, on_edges, (query,), of_neighbours)[1]
 
     def _message(
         self,
