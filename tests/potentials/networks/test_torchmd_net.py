@@ -9,7 +9,6 @@ from ase import Atoms
 from ase.build import bulk
 from tests.conftest import STRUCTURES
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from pretrain_mlip import keys
 from pretrain_mlip.calculators.batched import predict
@@ -50,63 +49,39 @@ VARIANTS = [{}, {"vector_cutoff": False}, {"envelope": "cosine", "norm_softening
 def test_derivative_by_hand(options: dict[str, object], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     potential = network(**options)
     given = inputs(potential, STRUCTURES[name])
-    energies, gradient = potential.energies_and_gradient(*given)  # by automatic differentiation
+    energies, gradient = potential.energies_and_gradient(*given, create_graph=True)  # by automatic differentiation
     monkeypatch.setattr(attention_sums, "_BLOCK", 16 * 50)  # several blocks, the last one not full
     for limit in (None, 1e-6):  # with and without what is kept for the derivative
-        frozen(potential).memory_limit = limit
-        by_hand = potential.energies_and_gradient(*given)
-        assert by_hand[0].numpy() == pytest.approx(energies.numpy(), abs=1e-12)
-        assert by_hand[1].numpy() == pytest.approx(gradient.numpy(), abs=1e-12)
-
-
-@pytest.mark.parametrize("limit", [None, 1e-6])
-def test_second_derivative_of_what_is_frozen(limit: float | None) -> None:
-    potential = network()
-    potential.memory_limit = limit
-    given = inputs(potential, STRUCTURES["quartz"])
-    found = []
-    for model in (potential, frozen(network())):
-        vectors = given[2].clone().requires_grad_(True)
-        energies = model.atomic_energies(given[0], given[1], vectors)
-        (gradient,) = torch.autograd.grad(energies.sum(), vectors, create_graph=True)
-        (second,) = torch.autograd.grad(gradient.pow(3).sum(), vectors)
-        found.append((gradient.detach().numpy(), second.numpy()))
-    for automatic, by_hand in zip(*found, strict=True):
-        assert by_hand == pytest.approx(automatic, abs=1e-11)
-
-
-def test_parts_equal_the_whole() -> None:
-    """Energies, forces, and the derivative of a loss on both with respect to the weights."""
-    found = []
-    for limit in (None, 1e-4):
-        potential = network(trainable_basis=True)
         potential.memory_limit = limit
-        types, edge_index, vectors = inputs(potential, STRUCTURES["triclinic"])
-        energies, gradient = potential.energies_and_gradient(types, edge_index, vectors, create_graph=True)
-        (energies.square().sum() + gradient.square().sum()).backward()
-        slopes = [weight.grad for weight in potential.parameters() if weight.grad is not None]
-        assert len(slopes) == len(list(potential.parameters()))  # every weight takes part
-        found.append([energies.detach(), gradient.detach(), *slopes])
-        assert (potential._parts(vectors.shape[0]) > 3) == (limit is not None)
-    for whole, parts in zip(*found, strict=True):
-        assert parts.numpy() == pytest.approx(whole.numpy(), rel=1e-9, abs=1e-10)
+        by_hand = potential.energies_and_gradient(*given)
+        assert by_hand[0].numpy() == pytest.approx(energies.detach().numpy(), abs=1e-12)
+        assert by_hand[1].numpy() == pytest.approx(gradient.detach().numpy(), abs=1e-12)
 
 
-@pytest.mark.parametrize("trained", [True, False])
-def test_traced_with_symbolic_sizes(trained: bool) -> None:
-    potential = network().requires_grad_(trained)
-
-    def derived(types: Tensor, edge_index: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        energies, gradient = potential.energies_and_gradient(types, edge_index, vectors)
-        return energies, gradient
-
-    trace = make_fx(derived, tracing_mode="symbolic", _allow_non_fake_inputs=True)(
-        *inputs(potential, STRUCTURES["quartz"])
+def test_a_memory_limit_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    potential = network()
+    given = inputs(potential, STRUCTURES["quartz"])
+    kept = []
+    backward = attention_sums._blocks
+    monkeypatch.setattr(
+        attention_sums, "_blocks", lambda ctx, *rest, **how: kept.append(ctx.kept) or backward(ctx, *rest, **how)
     )
-    for name in ("triclinic", "slab"):
-        given = inputs(potential, STRUCTURES[name])
-        for traced, eager in zip(trace(*given), potential.energies_and_gradient(*given), strict=True):
-            assert traced.detach().numpy() == pytest.approx(eager.detach().numpy(), abs=1e-12)
+    potential.energies_and_gradient(*given)
+    assert all(arrays is not None for arrays in kept)
+    assert len(kept) == 2 * potential.settings.layers
+    kept.clear()
+    potential.memory_limit = 1e-6
+    potential.energies_and_gradient(*given)
+    assert kept == [None] * 6
+
+
+def test_every_weight_takes_part() -> None:
+    potential = network(trainable_basis=True)
+    energies, gradient = potential.energies_and_gradient(*inputs(potential, STRUCTURES["triclinic"]), create_graph=True)
+    (energies.square().sum() + gradient.square().sum()).backward()
+    slopes = [weight.grad for weight in potential.parameters() if weight.grad is not None]
+    assert len(slopes) == len(list(potential.parameters()))
+    assert all(slope.any() for slope in slopes)
 
 
 SYMMETRIC = {  # the vector features of some or all atoms are zero
