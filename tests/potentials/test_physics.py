@@ -30,8 +30,8 @@ def forces(potential: Potential, atoms: Atoms) -> np.ndarray:
 
 def test_forces_are_the_gradient(potential: Potential, structure: Atoms) -> None:
     structure.calc = PretrainedMLIP(potential)
-    # central differences of 4e-5 Å: error of h² (2e-9) times third derivatives of 100, and of rounding (1e-12 eV / h)
-    numerical = calculate_numerical_forces(structure, eps=4e-5)
+    # central differences of 2e-5 Å: error of h² / 6 times third derivatives of 5000, and of rounding (1e-12 eV / h)
+    numerical = calculate_numerical_forces(structure, eps=2e-5)
     assert structure.get_forces() == pytest.approx(numerical, abs=1e-6)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -122,6 +123,27 @@ class PretrainedMLIP(Calculator):
         from pretrain_mlip.potentials.networks.from_matgl import potential_from_matgl
 
         return cls(potential_from_matgl(path), device=device, dtype=dtype, **options)
+
+    @classmethod
+    def from_torchmd_net(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        elements: Sequence[str] | None = None,
+        device: str = "auto",
+        dtype: str | None = None,
+        **options: Any,
+    ) -> PretrainedMLIP:
+        """A calculator from a checkpoint of TorchMD-NET's equivariant transformer, trained in eV and Å.
+
+        ``elements`` to keep, all by default; other arguments as for the constructor.
+
+        Raises:
+            InputError: the file is missing or damaged, or something in it is not supported.
+        """
+        from pretrain_mlip.potentials.networks.from_torchmd_net import from_torchmd_net
+
+        return cls(from_torchmd_net(path, elements), device=device, dtype=dtype, **options)
 
     def calculate(
         self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes

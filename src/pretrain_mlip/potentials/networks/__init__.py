@@ -15,6 +15,7 @@ from pretrain_mlip.settings import validate
 _NETWORKS = {
     "cgcnn": ("pretrain_mlip.potentials.networks.cgcnn", "CGCNN"),
     "m3gnet": ("pretrain_mlip.potentials.networks.m3gnet", "M3GNet"),
+    "torchmd_net": ("pretrain_mlip.potentials.networks.torchmd_net", "TorchMDNet"),
 }
 
 
