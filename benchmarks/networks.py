@@ -5,7 +5,7 @@ machine. One thread unless --threads says otherwise; processor time; median of a
 
     python -m benchmarks.networks calls --matgl ve_matgl/bin/python --torchmd-net ve_tmd/bin/python --graph-pes ...
     python -m benchmarks.networks train --matgl ... --torchmd-net ...
-    python -m benchmarks.networks sizes          time per atom from 192 to 20,000 atoms, ours alone
+    python -m benchmarks.networks sizes          time per atom from 192 to 19,440 atoms, ours alone
     python -m benchmarks.networks threads        one and two threads at 648 atoms, wall time, ours alone
 
 How to make the environments stands at the top of each file in benchmarks/peers/.
@@ -112,7 +112,7 @@ def main() -> None:
                     table(f"training step, {name}, batch of {batch}", batch * int(name[1:]), found, peer)
             else:
                 default = (
-                    ["c192", "c648", "c1536", "c5184", "c20184"] if options.what == "sizes" else ["q72", "c192", "c648"]
+                    ["c192", "c648", "c1536", "c5184", "c19440"] if options.what == "sizes" else ["q72", "c192", "c648"]
                 )
                 for name in options.structures or default:
                     request = {"do": "call", "structure": name, "calls": 1 if int(name[1:]) > 5000 else 4}

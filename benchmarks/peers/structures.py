@@ -8,7 +8,7 @@ from ase.spacegroup import crystal
 
 
 def structure(name: str, seed: int = 0) -> Atoms:
-    """q72, c192, c648, ...: rattled quartz or beta-cristobalite of about so many atoms (26 pairs per atom at 5 Å)."""
+    """q72, c192, c648, ...: rattled quartz or beta-cristobalite of so many atoms (26 pairs per atom at 5 Å)."""
     if name.startswith("q"):
         cell = crystal(
             ["Si", "O"],
@@ -18,8 +18,11 @@ def structure(name: str, seed: int = 0) -> Atoms:
         )
     else:
         cell = crystal(["Si", "O"], [(0, 0, 0), (0.125, 0.125, 0.125)], spacegroup=227, cellpar=[7.16] * 3 + [90] * 3)
-    repeat = round((int(name[1:]) / len(cell)) ** (1 / 3))
-    many = cell * (repeat, repeat, repeat)
+    cells = int(name[1:]) // len(cell)
+    width = int(cells ** (1 / 3) + 1e-6)
+    many = cell * (width, width, cells // width**2)
+    if len(many) != int(name[1:]):
+        raise ValueError(f"{name}: {len(many)} atoms is the nearest size")
     atoms = Atoms(many.symbols, many.positions, cell=many.cell, pbc=True)
     atoms.rattle(0.05, seed=seed)
     return atoms

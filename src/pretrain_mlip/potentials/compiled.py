@@ -21,6 +21,9 @@ from pretrain_mlip.potentials.base import Potential, SumPotential
 from pretrain_mlip.potentials.networks.base import Network, reduced_precision
 from pretrain_mlip.potentials.tracing import example_inputs, trace
 
+# Vectorised ends of loops write past the end of arrays where several threads share a loop: torch 2.13 corrupts its
+# memory, or crashes, with M3GNet on two threads. Compiled code for processors only; others ignore it.
+COMPILER_OPTIONS = {"cpp.enable_loop_tail_vec": False}
 SMALLEST = 2  # atoms and edges: torch compiles sizes 0 and 1 as constants
 
 
@@ -81,7 +84,9 @@ class CompiledNetwork(Potential):
         scale = self.network.energy_scale
         key = (scale.dtype, scale.device, differentiable, self.network.products)
         if key not in self._code:
-            function = torch.compile(trace(self.network, differentiable=differentiable), dynamic=True)
+            function = torch.compile(
+                trace(self.network, differentiable=differentiable), dynamic=True, options=COMPILER_OPTIONS
+            )
             # First with an example in which no two sizes are equal by chance, whatever comes first
             function(*example_inputs(self.network))
             self._code[key] = function

@@ -121,8 +121,8 @@ class TorchMDNet(Network):
     def energies_and_gradient(
         self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor, *, create_graph: bool = False
     ) -> tuple[Tensor, Tensor]:
-        if create_graph:
-            return super().energies_and_gradient(types, edge_index, edge_vectors, create_graph=True)
+        if create_graph or self.products != "full":
+            return super().energies_and_gradient(types, edge_index, edge_vectors, create_graph=create_graph)
         count, (neighbour, centre) = edge_index.shape[1], edge_index
         with torch.enable_grad():
             vectors = edge_vectors.detach().requires_grad_(True)  # noqa: FBT003
