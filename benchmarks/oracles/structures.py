@@ -1,4 +1,4 @@
-"""Structures and weights on which our networks are compared with other programs; needs numpy and ASE alone."""
+"""Structures on which our M3GNet is compared with MatGL's; needs numpy and ASE alone."""
 
 from __future__ import annotations
 
@@ -37,12 +37,3 @@ def structures() -> dict[str, Atoms]:
         atoms.positions += rng.normal(scale=0.1, size=atoms.positions.shape)
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.uniform(-0.04, 0.04, (3, 3))), scale_atoms=True)
     return {name: Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=True) for name, atoms in found.items()}
-
-
-def random_weights(shapes: dict[str, list[int]], seed: int) -> dict[str, np.ndarray]:
-    """The same for the same names, shapes and seed; float64. Large enough for forces of the order of 1 eV/Å."""
-    rng = np.random.default_rng(seed)
-    return {
-        name: rng.normal(size=shapes[name], scale=1.25 / np.sqrt(shapes[name][-1]) if len(shapes[name]) > 1 else 0.3)
-        for name in sorted(shapes)
-    }

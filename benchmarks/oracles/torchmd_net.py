@@ -2,7 +2,7 @@
 
 Run by a Python that has torchmd-net 3.1.0, from the root of the repository:
 
-    python benchmarks/oracles/torchmd_net.py tests/fixtures/torchmd_net
+    python -m benchmarks.oracles.torchmd_net tests/fixtures/torchmd_net
 
 Weights are drawn from their names (weights.py), so that they need not be stored. Prints what the deviations of our
 defaults from the original amount to, and what the original loses in a cell smaller than twice the cutoff.
@@ -18,12 +18,12 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.spacegroup import crystal
+from benchmarks.oracles.weights import drawn_weights
 from lightning import Trainer
 from torchmdnet.models import utils
 from torchmdnet.models.model import create_model, load_model
 from torchmdnet.module import LNNP
 from torchmdnet.priors import Atomref
-from weights import drawn_weights
 
 torch.set_num_threads(1)
 warnings.filterwarnings("ignore")

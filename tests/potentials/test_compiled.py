@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,3 +136,26 @@ def test_without_a_compiler_it_says_what_is_missing(monkeypatch: pytest.MonkeyPa
     graphs = [make_graph(quartz(), 4.0)]
     with pytest.raises(InputError, match=r"C\+\+ compiler"):
         Training(network(), graphs, graphs, settings, tmp_path)
+
+
+THREADS = """
+import torch
+from tests.conftest import ELEMENTS, quartz
+from pretrain_mlip import PretrainedMLIP, build_model
+torch.set_num_threads(2)
+atoms = quartz() * (3, 3, 2)
+network = build_model("m3gnet", ELEMENTS, blocks=2)
+expected = PretrainedMLIP(network).get_forces(atoms)
+fast = PretrainedMLIP(network, compile=True)
+for _ in range(5):
+    fast.calculate(atoms)
+    assert abs(fast.results["forces"] - expected).max() < 1e-6
+print("fine")
+"""
+
+
+@needs_compiler
+def test_several_threads_do_not_corrupt_memory() -> None:
+    """In a process of its own, which torch 2.13 with its default options makes crash."""
+    found = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=False)
+    assert found.stdout.strip() == "fine", found.stderr[-500:]

@@ -20,7 +20,11 @@ from pretrain_mlip.potentials.networks import available_models, build_model
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.potentials.tracing import export, script, trace
 
-MORE: dict[str, dict[str, Any]] = {"cgcnn": {"convolutions": 2}, "m3gnet": {"blocks": 1}, "torchmd_net": {"layers": 2}}  # to be quick
+MORE: dict[str, dict[str, Any]] = {  # to be quick
+    "cgcnn": {"convolutions": 2},
+    "m3gnet": {"blocks": 1},
+    "torchmd_net": {"layers": 2},
+}
 ORIGINS = ReferenceEnergies({"O": -430.0, "Si": -105.0})
 
 
