@@ -8,12 +8,13 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
-from tests.conftest import ELEMENTS, STRUCTURES, potentials, quartz
+from tests.conftest import ELEMENTS, STRUCTURES, lively, potentials, quartz
 
 from pretrain_mlip.calculators.ase import PretrainedMLIP
 from pretrain_mlip.calculators.batched import predict
 from pretrain_mlip.graphs.graph import make_batch, make_graph
 from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.networks import available_models, build_model
 
 
 def energy(potential: Potential, atoms: Atoms) -> float:
@@ -139,6 +140,17 @@ def test_every_neighbour_counts(potential: Potential) -> None:
     atoms.positions[0] += [0.05, 0.02, -0.03]
     atoms.calc = PretrainedMLIP(potential)
     assert atoms.get_forces() == pytest.approx(calculate_numerical_forces(atoms, eps=1e-4), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", available_models())
+def test_a_cutoff_of_8_angstrom(name: str) -> None:
+    potential = lively(build_model(name, ELEMENTS, seed=3, cutoff=8.0))
+    atoms = STRUCTURES["triclinic"].copy()
+    assert energy(potential, atoms * (2, 1, 1)) / 2 == pytest.approx(energy(potential, atoms), abs=1e-9)
+    atoms.calc = PretrainedMLIP(potential)
+    assert atoms.get_forces()[:2] == pytest.approx(
+        calculate_numerical_forces(atoms, eps=2e-5, iatoms=[0, 1])[:2], abs=1e-6
+    )
 
 
 def test_deterministic(potential: Potential) -> None:

@@ -141,9 +141,9 @@ class PretrainedMLIP(Calculator):
         Raises:
             InputError: the file is missing or damaged, or something in it is not supported.
         """
-        from pretrain_mlip.potentials.networks.from_torchmd_net import from_torchmd_net
+        from pretrain_mlip.potentials.networks.from_torchmd_net import potential_from_torchmd_net
 
-        return cls(from_torchmd_net(path, elements), device=device, dtype=dtype, **options)
+        return cls(potential_from_torchmd_net(path, elements), device=device, dtype=dtype, **options)
 
     def calculate(
         self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes

@@ -25,7 +25,7 @@ FORMAT = "pretrain-mlip"
 FORMAT_VERSION = 1
 _UNREADABLE = (  # what torch.load raises for files that torch.save did not write
     *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError),
-    *(RuntimeError, LookupError, TypeError, ValueError),
+    *(RuntimeError, LookupError, TypeError, ValueError, AttributeError),
 )
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

@@ -17,7 +17,7 @@ from pretrain_mlip.calculators.batched import predict
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.base import Potential, SumPotential
 from pretrain_mlip.potentials.checkpoint import load_potential, save_potential
-from pretrain_mlip.potentials.networks.from_torchmd_net import from_torchmd_net
+from pretrain_mlip.potentials.networks.from_torchmd_net import potential_from_torchmd_net
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "torchmd_net"
 STRUCTURES = ["Si-O", "P", "Li-Mn-P-O", "molecule"]
@@ -54,7 +54,7 @@ def drawn(references: dict[str, Any], folder: Path, size: str, precision: int, s
     path = folder / f"{size}.ckpt"
     content = {"hyper_parameters": options, "state_dict": {f"model.{name}": value for name, value in state.items()}}
     torch.save(content, path)
-    return from_torchmd_net(path, ["H", "Li", "O", "Si", "P", "Mn"])
+    return potential_from_torchmd_net(path, ["H", "Li", "O", "Si", "P", "Mn"])
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -77,7 +77,7 @@ def written_by_trainer() -> tuple[Atoms, float, np.ndarray]:
 
 def test_checkpoint_of_the_trainer(tmp_path: Path) -> None:
     atoms, energy, forces = written_by_trainer()
-    potential = from_torchmd_net(CHECKPOINT, ["O", "Si", "H"])
+    potential = potential_from_torchmd_net(CHECKPOINT, ["O", "Si", "H"])
     assert isinstance(potential, SumPotential)
     (found,) = predict(potential, [atoms])
     # The original adds references of some hundred eV in single precision, of which the last digit is 6e-5 eV
@@ -90,7 +90,7 @@ def test_checkpoint_of_the_trainer(tmp_path: Path) -> None:
 
 
 def test_all_elements_by_default() -> None:
-    potential = from_torchmd_net(CHECKPOINT)
+    potential = potential_from_torchmd_net(CHECKPOINT)
     assert len(potential.elements) == 19
     assert (potential.elements[0], potential.elements[-1]) == ("H", "K")
     atoms, energy, _ = written_by_trainer()
@@ -130,7 +130,7 @@ def test_unsupported_options_are_named(tmp_path: Path, change: dict[str, Any]) -
     path = changed(tmp_path, **change)
     ((option, value),) = change.items()
     with pytest.raises(InputError) as raised:
-        from_torchmd_net(path)
+        potential_from_torchmd_net(path)
     message = str(raised.value)
     assert str(path) in message
     assert option in message
@@ -141,7 +141,7 @@ def test_prior_switched_off(tmp_path: Path) -> None:
     path = changed(tmp_path, prior_args=[{"max_z": 20, "trainable": False, "enable": False}])
     atoms, energy, _ = written_by_trainer()
     references = -13.6 * atoms.numbers.sum()
-    (found,) = predict(from_torchmd_net(path), [atoms])
+    (found,) = predict(potential_from_torchmd_net(path), [atoms])
     assert found.energy == pytest.approx(energy - references, abs=1e-4)
 
 
@@ -150,7 +150,7 @@ def test_mean_is_refused(tmp_path: Path) -> None:
     content["state_dict"]["model.mean"] = torch.tensor(-3.0)
     torch.save(content, tmp_path / "mean.ckpt")
     with pytest.raises(InputError, match=r"mean\.ckpt: mean = -3\.0 is not supported"):
-        from_torchmd_net(tmp_path / "mean.ckpt")
+        potential_from_torchmd_net(tmp_path / "mean.ckpt")
 
 
 def test_names_of_old_versions(tmp_path: Path) -> None:
@@ -162,13 +162,13 @@ def test_names_of_old_versions(tmp_path: Path) -> None:
     }
     torch.save(content, tmp_path / "old.ckpt")
     atoms, energy, _ = written_by_trainer()
-    (found,) = predict(from_torchmd_net(tmp_path / "old.ckpt"), [atoms])
+    (found,) = predict(potential_from_torchmd_net(tmp_path / "old.ckpt"), [atoms])
     assert found.energy == pytest.approx(energy, abs=1e-4)
 
 
 def test_elements_without_a_row() -> None:
     with pytest.raises(InputError, match=r"narrow\.ckpt: no row for element Mn; those there are: H to K"):
-        from_torchmd_net(CHECKPOINT, ["O", "Mn"])
+        potential_from_torchmd_net(CHECKPOINT, ["O", "Mn"])
 
 
 def damaged(folder: Path, how: str) -> Path:
@@ -214,5 +214,5 @@ def damaged(folder: Path, how: str) -> Path:
 def test_damaged_files_are_refused(tmp_path: Path, how: str) -> None:
     path = damaged(tmp_path, how)
     with pytest.raises(InputError) as raised:
-        from_torchmd_net(path)
+        potential_from_torchmd_net(path)
     assert str(path) in str(raised.value)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +13,7 @@ from torch import Tensor
 
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
+from pretrain_mlip.potentials.checkpoint import read_torch_file
 from pretrain_mlip.potentials.networks.torchmd_net import TorchMDNet, TorchMDNetSettings
 
 _SILU = ("silu", "swish")  # two names of one function
@@ -33,15 +31,11 @@ _REQUIRED: dict[str, tuple[tuple[Any, ...], Any]] = {
     "atom_filter": ((-1,), -1),
     "precision": ((32, 64), 32),
 }
-_UNREADABLE = (  # what torch.load raises for files that torch.save did not write
-    *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError),
-    *(RuntimeError, LookupError, TypeError, ValueError, AttributeError),
-)
 _PRIORS = ("Atomref", "LearnableAtomref")
 _IGNORED = re.compile(r"representation_model\.distance\.box|prior_model\.0\.initial_atomref")
 
 
-def from_torchmd_net(path: str | os.PathLike[str], elements: Sequence[str] | None = None) -> Potential:
+def potential_from_torchmd_net(path: str | os.PathLike[str], elements: Sequence[str] | None = None) -> Potential:
     """The potential in a checkpoint (.ckpt) that the training of TorchMD-NET wrote, with frozen weights.
 
     Energies and forces are those of the original, for cells of any size. Numbers are taken as they are: the checkpoint
@@ -73,13 +67,7 @@ def from_torchmd_net(path: str | os.PathLike[str], elements: Sequence[str] | Non
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: not a readable checkpoint of TorchMD-NET ({reason})") from None
+    content = read_torch_file(path)
     hyperparameters = content.get("hyper_parameters") if isinstance(content, dict) else None
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(hyperparameters, Mapping) or not isinstance(state, Mapping):
