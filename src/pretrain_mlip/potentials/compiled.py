@@ -23,7 +23,7 @@ from pretrain_mlip.potentials.tracing import example_inputs, trace
 
 # Vectorised ends of loops write past the end of arrays where several threads share a loop: torch 2.13 corrupts its
 # memory, or crashes, with M3GNet on two threads. Compiled code for processors only; others ignore it.
-COMPILER_OPTIONS = {"cpp.enable_loop_tail_vec": False}
+COMPILER_OPTIONS: dict[str, Any] = {"cpp.enable_loop_tail_vec": False}
 SMALLEST = 2  # atoms and edges: torch compiles sizes 0 and 1 as constants
 
 
