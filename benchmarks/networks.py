@@ -5,7 +5,8 @@ machine. One thread unless --threads says otherwise; processor time; median of a
 
     python -m benchmarks.networks calls --matgl ve_matgl/bin/python --torchmd-net ve_tmd/bin/python --graph-pes ...
     python -m benchmarks.networks train --matgl ... --torchmd-net ...
-    python -m benchmarks.networks sizes          time per atom from 192 to 19,440 atoms, ours alone
+    python -m benchmarks.networks sizes          time per atom from 192 to 19,440 atoms, ours alone, also with a memory
+                                                 limit of 2 GiB, and without keep_memory()
     python -m benchmarks.networks threads        one and two threads at 648 atoms, wall time, ours alone
 
 How to make the environments stands at the top of each file in benchmarks/peers/.
@@ -94,7 +95,10 @@ def main() -> None:
     pythons = {"matgl": options.matgl, "torchmd-net": options.torchmd_net, "graph-pes": options.graph_pes}
     for model in options.models:
         peer = PEERS[model]
-        ours = [f"ours:{model}"] + ([] if options.no_compile else [f"ours:{model} compiled"])
+        kinds = ["", *([] if options.no_compile else [" compiled"])]
+        if options.what == "sizes":
+            kinds = ["", " 2 GiB", " memory returned"]
+        ours = [f"ours:{model}{kind}" for kind in kinds]
         if options.what == "threads":
             for name in ours:
                 _threads(name, options.rounds)

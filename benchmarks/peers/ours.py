@@ -1,4 +1,4 @@
-"""Our networks, of the published sizes; memory is kept, as the command line does."""
+"""Our networks, of the published sizes; memory is kept, as the command line does, unless told not to."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.potentials.compiled import compiled
 
 ELEMENTS = ["Si", "O", "P"]
-keep_memory()
 
 
-def calculator(name: str, *, compile_it: bool = False) -> Any:
-    options: dict[str, Any] = {"compile": True} if compile_it else {}
-    return PretrainedMLIP(build_model(name, ELEMENTS), dtype="float32", **options)
+def calculator(name: str, *, compile_it: bool = False, keep: bool = True, memory_limit: float | None = None) -> Any:
+    if keep:
+        keep_memory()
+    network = build_model(name, ELEMENTS)
+    return PretrainedMLIP(network, dtype="float32", compile=compile_it, memory_limit=memory_limit)
 
 
 def trainer(frames: list[Atoms], name: str, *, compile_it: bool = False) -> Callable[[], None]:
+    keep_memory()
     network = build_model(name, ELEMENTS)
     potential: Potential = network
     if compile_it:

@@ -25,16 +25,15 @@ from ase.calculators.calculator import all_changes
 from benchmarks.peers.structures import labelled, structure
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> module here, arguments of its functions
-    "ours:m3gnet": ("ours", {"name": "m3gnet"}),
-    "ours:m3gnet compiled": ("ours", {"name": "m3gnet", "compile_it": True}),
-    "ours:torchmd_net": ("ours", {"name": "torchmd_net"}),
-    "ours:torchmd_net compiled": ("ours", {"name": "torchmd_net", "compile_it": True}),
-    "ours:cgcnn": ("ours", {"name": "cgcnn"}),
-    "ours:cgcnn compiled": ("ours", {"name": "cgcnn", "compile_it": True}),
     "matgl:m3gnet": ("matgl_m3gnet", {}),
     "torchmd-net:et": ("torchmd_net_et", {}),
     "graph-pes:schnet": ("graph_pes_schnet", {}),
 }
+for _name in ("cgcnn", "m3gnet", "torchmd_net"):
+    MODELS[f"ours:{_name}"] = ("ours", {"name": _name})
+    MODELS[f"ours:{_name} compiled"] = ("ours", {"name": _name, "compile_it": True})
+    MODELS[f"ours:{_name} 2 GiB"] = ("ours", {"name": _name, "memory_limit": 2.0})
+    MODELS[f"ours:{_name} memory returned"] = ("ours", {"name": _name, "keep": False})
 
 
 def resident(field: str) -> float:

@@ -144,7 +144,7 @@ class Potential(nn.Module, ABC):
         self.to(dtype)
 
     def set_memory_limit(self, limit: float) -> None:
-        """GiB that the messages of one layer of a network may take; other parts need little.
+        """GiB that intermediate results of a network may take where forces are wanted; other parts need little.
 
         Raises:
             InputError: the limit is not positive.
