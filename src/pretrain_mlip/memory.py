@@ -13,8 +13,8 @@ def keep_memory() -> bool:
 
     Networks fill and free hundreds of tensors of megabytes at each call. The allocator of Linux (glibc) gives each back
     to the system, which clears every page anew for the next: a call of M3GNet takes a seventh more time on 1,536 atoms,
-    and three times as much on 17,496. The process then never shrinks from the largest size that it had. It affects the whole process, so nothing calls it but the
-    command line; call it once, early, in scripts of yours.
+    and three times as much on 17,496. The process then never shrinks from the largest size that it had. It affects the
+    whole process, so nothing calls it but the command line; call it once, early, in scripts of yours.
 
     Returns:
         Whether the allocator can be told; elsewhere than on Linux with glibc nothing happens.
