@@ -131,7 +131,7 @@ def _threads(name: str, rounds: int) -> None:
     walls: list[list[float]] = [[], []]
     for _ in range(rounds):
         for number, program in enumerate(programs):
-            walls[number] += program.ask(do="call", structure="c648", calls=4)["wall"]
+            walls[number] += program.ask(do="call", structure="c648", calls=12)["wall"]
     one, two = (statistics.median(wall) for wall in walls)
     print(f"{name}: {1e3 * one:.0f} ms on one thread, {1e3 * two:.0f} on two, {one / two:.2f} times", flush=True)
     for program in programs:

@@ -24,6 +24,7 @@ from pretrain_mlip.potentials.tracing import example_inputs, trace
 # Vectorised ends of loops write past the end of arrays where several threads share a loop: torch 2.13 corrupts its
 # memory, or crashes, with M3GNet on two threads. Compiled code for processors only; others ignore it.
 COMPILER_OPTIONS: dict[str, Any] = {"cpp.enable_loop_tail_vec": False}
+EXAMPLE = 101  # atoms with 10,100 edges: for sizes like these the compiler decides which loops threads share
 SMALLEST = 2  # atoms and edges: torch compiles sizes 0 and 1 as constants
 
 
@@ -88,7 +89,7 @@ class CompiledNetwork(Potential):
                 trace(self.network, differentiable=differentiable), dynamic=True, options=COMPILER_OPTIONS
             )
             # First with an example in which no two sizes are equal by chance, whatever comes first
-            function(*example_inputs(self.network))
+            function(*example_inputs(self.network, EXAMPLE))
             self._code[key] = function
         return self._code[key]
 

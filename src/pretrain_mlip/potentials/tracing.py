@@ -48,7 +48,7 @@ def trace(potential: Potential, *, differentiable: bool = False) -> fx.GraphModu
     # Weights are constants of the graph: `_allow_non_fake_inputs` lets them stay what they are while sizes are symbols
     tracer = make_fx(
         energies_and_gradient,
-        decomposition_table={aten.addmm.default: _product_and_sum},
+        decomposition_table={aten.addmm.default: _product_and_sum, aten.index_add.default: _scattered_sum},
         tracing_mode="symbolic",
         _allow_non_fake_inputs=True,
     )
@@ -57,13 +57,14 @@ def trace(potential: Potential, *, differentiable: bool = False) -> fx.GraphModu
     return graph
 
 
-def example_inputs(potential: Potential) -> tuple[Tensor, Tensor, Tensor]:
-    """Types, edges and vectors (Å) of a small cluster, on the device of the potential, to trace and compile with.
+def example_inputs(potential: Potential, atoms: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """Types, edges and vectors (Å) of a cluster, on the device of the potential, to trace and compile with.
 
-    The numbers of atoms and edges differ, because torch takes sizes that are equal in the example to be equal always.
+    All pairs are there, so that numbers of atoms and edges differ from each other and from those of features: torch
+    takes sizes that are equal in the example to be equal always.
     """
     device = next(potential.buffers()).device
-    atoms, reach = 5, max(potential.cutoff, 1.0)
+    reach = max(potential.cutoff, 1.0)
     neighbour, centre = (~torch.eye(atoms, dtype=torch.bool)).nonzero().T
     angles = torch.arange(atoms, dtype=torch.float64)
     places = 0.3 * reach * torch.stack([angles.cos(), angles.sin(), 0.1 * angles], dim=1)  # on a helix
@@ -108,6 +109,17 @@ def script(graph: fx.GraphModule) -> torch.jit.ScriptModule:
 def _product_and_sum(bias: Tensor, x: Tensor, weight: Tensor, *, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
     """``addmm``, which compilers cannot fuse with what follows, and TorchScript mistakes the shapes of now and then."""
     return beta * bias + alpha * (x @ weight) if (beta, alpha) != (1.0, 1.0) else x @ weight + bias
+
+
+def _scattered_sum(total: Tensor, dim: int, index: Tensor, values: Tensor) -> Tensor:
+    """``index_add`` over rows, written so that several threads share it.
+
+    Inductor makes atomic additions of the one, number after number, and calls torch for the other, where each thread
+    has rows of its own: 648 atoms in a transformer take 234 ms on two threads instead of 375. On one thread it fuses
+    either with what makes the values.
+    """
+    rows = index.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+    return aten.scatter_reduce.two(total, dim, rows, values, "sum")
 
 
 def _remove_detach(graph: fx.GraphModule) -> None:
