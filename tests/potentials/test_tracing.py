@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from torch_geometric.data import Data
 
 from pretrain_mlip import keys
+from pretrain_mlip.errors import InputError
 from pretrain_mlip.graphs.graph import edge_vectors, make_graph
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential, forces_from_gradient
 from pretrain_mlip.potentials.networks import available_models, build_model
@@ -102,7 +103,15 @@ def test_traced_graph_gives_the_same(name: str) -> None:
     graph = traced(name)
     check(graph, POTENTIALS[name])
     assert all(node.op != "call_module" for node in graph.graph.nodes)
-    assert not any("detach" in str(node.target) or "addmm." in str(node.target) for node in graph.graph.nodes)
+    unwanted = ("detach", "addmm.", "index_add.")
+    assert not any(name in str(node.target) for node in graph.graph.nodes for name in unwanted)
+
+
+def test_network_that_does_not_fade_is_not_traced_with_longer_potentials() -> None:
+    sharp = build_model("torchmd_net", ELEMENTS, width=16, cutoff=4.5, layers=1, vector_cutoff=False)
+    with pytest.raises(InputError, match=r"'torchmd_net' does not fade at its cutoff of 4\.5 Å, and cannot .* 6\.0 Å"):
+        trace(SumPotential([hard_eam(), sharp]))
+    trace(SumPotential([ORIGINS, sharp]))  # nothing is longer
 
 
 @every_potential

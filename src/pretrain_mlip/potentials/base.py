@@ -34,10 +34,12 @@ class Potential(nn.Module, ABC):
         elements: chemical symbols, in the order of the types 0, 1, ...
         cutoff: Å, 0 where atoms do not interact.
         half_list: graphs with one edge per pair are enough, and edges beyond the cutoff do no harm.
+        fades: an edge as long as the cutoff does nothing, as if it were not there.
     """
 
     kind: str  # the name under which a checkpoint finds the class
     half_list = False
+    fades = True
     _type_of_number: Tensor
 
     def __init__(self, elements: Sequence[str], cutoff: float) -> None:
@@ -233,6 +235,11 @@ class SumPotential(Potential):
         total = torch.zeros(types.shape[0], dtype=torch.float64, device=types.device)
         for part in self.potentials():
             shortened = part.cutoff < self.cutoff and not part.half_list
+            if shortened and not part.fades:
+                raise InputError(
+                    f"the network '{part.kind}' does not fade at its cutoff of {part.cutoff} Å, and cannot be taken "
+                    f"together with potentials of cutoff {self.cutoff} Å in one traced or exported graph"
+                )
             vectors = _drawn_to(part.cutoff, edge_vectors) if shortened else edge_vectors
             total = total + part.atomic_energies(types, edge_index, vectors)
         return total

@@ -105,6 +105,7 @@ class TorchMDNet(Network):
     def __init__(self, elements: Sequence[str], settings: TorchMDNetSettings) -> None:
         super().__init__(elements, settings)
         width, radial = settings.width, settings.radial
+        self.fades = settings.vector_cutoff
         self.embedding = nn.Embedding(len(self.elements), width)
         self.embedding_of_neighbours = nn.Embedding(len(self.elements), width)
         self.basis = ExpNormalBasis(settings.cutoff, radial, trainable=settings.trainable_basis)
