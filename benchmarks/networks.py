@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 PEERS = {"m3gnet": "matgl:m3gnet", "torchmd_net": "torchmd-net:et", "cgcnn": "graph-pes:schnet"}
+NOT_ASKED = {"train": {"graph-pes:schnet"}, "sizes": set(PEERS.values())}  # what is measured of ours alone
 
 
 class Program:
@@ -105,7 +106,7 @@ def main() -> None:
             continue
         programs = [Program(name, sys.executable, options.threads) for name in ours]
         python = pythons[peer.split(":")[0]]
-        if python and options.what != "sizes":
+        if python and peer not in NOT_ASKED.get(options.what, ()):
             programs.append(Program(peer, python, options.threads))
         try:
             if options.what == "train":
