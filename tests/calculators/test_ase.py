@@ -132,11 +132,34 @@ def test_refuses_structures(change, message: str) -> None:
         ({"dtype": "float16"}, "dtype"),
         ({"device": "cuda:77"}, "not available"),
         ({"skin": -1.0}, "skin"),
+        ({"memory_limit": float("inf")}, "must be positive and finite"),
+        ({"dytpe": "float64", "memorylimit": 2}, "no option dytpe, memorylimit; those of ASE are atoms, directory"),
     ],
 )
 def test_refuses_options(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         PretrainedMLIP(hard_eam(), **options)
+
+
+def test_a_failed_call_leaves_no_results() -> None:
+    calculator = PretrainedMLIP(hard_eam())
+    calculator.calculate(STRUCTURES["quartz"])
+    strange = STRUCTURES["quartz"].copy()
+    strange.symbols[0] = "Fe"
+    with pytest.raises(InputError, match="element Fe"):
+        calculator.calculate(strange)
+    strange.calc = calculator
+    with pytest.raises(InputError, match="element Fe"):
+        strange.get_potential_energy()
+
+
+def test_precision_of_products_stays_unless_given() -> None:
+    network = build_model("cgcnn", ["O", "Si"])
+    PretrainedMLIP(network, products="bfloat16")
+    PretrainedMLIP(network)
+    assert network.products == "bfloat16"
+    with pytest.raises(InputError, match="products 'int8'"):
+        PretrainedMLIP(network, products="int8")  # type: ignore[arg-type]
 
 
 def test_refuses_files(tmp_path: Path) -> None:
@@ -149,7 +172,7 @@ def test_refuses_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a checkpoint of pretrain-mlip"):
         PretrainedMLIP.load(tmp_path / "other.pt")
     torch.save(build_model("cgcnn", ["O"]), tmp_path / "pickle.pt")  # a pickled class would run code
-    with pytest.raises(InputError, match="not a readable checkpoint"):
+    with pytest.raises(InputError, match=r"pickle\.pt: holds an object of class .*\.CGCNN, which is code and is not"):
         PretrainedMLIP.load(tmp_path / "pickle.pt")
     for content in (b"", b"\x80"):
         (tmp_path / "odd.pt").write_bytes(content)

@@ -20,7 +20,8 @@ from pretrain_mlip.calculators.ase import PretrainedMLIP
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.graphs.graph import make_batch, make_graph
 from pretrain_mlip.potentials.base import ReferenceEnergies, SumPotential
-from pretrain_mlip.potentials.compiled import CompiledNetwork, compiled
+from pretrain_mlip.potentials.checkpoint import load_potential, save_potential
+from pretrain_mlip.potentials.compiled import CompiledNetwork, compiled, uncompiled
 from pretrain_mlip.potentials.networks import build_model
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.structures.datasets import load_dataset
@@ -43,6 +44,40 @@ def network(dtype: torch.dtype = torch.float64) -> Network:
 def one_compilation() -> Iterator[None]:
     with torch._dynamo.config.patch(error_on_recompile=True):
         yield
+
+
+@needs_compiler
+def test_code_follows_the_network_there_and_back() -> None:
+    plain = network()
+    fast = compiled(plain)
+    graph = make_graph(quartz(), plain.cutoff)
+    fast(graph)
+    plain.set_dtype(torch.float32)
+    fast(graph)
+    plain.set_dtype(torch.float64)
+    plain.set_scales(3.0, 5.0)  # of buffers that took the place of those that were compiled
+    assert torch.equal(fast(graph)[keys.ENERGY], compiled(plain)(graph)[keys.ENERGY])
+    assert fast(graph)[keys.ENERGY].numpy() == pytest.approx(plain(graph)[keys.ENERGY].numpy(), rel=1e-10)
+
+
+@needs_compiler
+def test_a_compiled_potential_is_the_potential_to_files_and_calculators(tmp_path: Path) -> None:
+    plain = SumPotential([ORIGINS, network()])
+    fast = compiled(plain)
+    save_potential(tmp_path / "fast.pt", fast)
+    graph = make_graph(quartz(), plain.cutoff)
+    energy = plain(graph)[keys.ENERGY]
+    assert torch.equal(load_potential(tmp_path / "fast.pt")(graph)[keys.ENERGY], energy)
+    assert fast(graph)[keys.ENERGY].numpy() == pytest.approx(energy.numpy(), rel=1e-10)
+    assert torch.equal(uncompiled(pickle.loads(pickle.dumps(fast)))(graph)[keys.ENERGY], energy)  # noqa: S301
+    fast.set_memory_limit(2.0)
+    fast.set_products("bfloat16")
+    (part,) = (part for part in plain.potentials() if isinstance(part, Network))
+    assert (part.memory_limit, part.products) == (2.0, "bfloat16")
+    calculator = PretrainedMLIP(compiled(network()))
+    assert calculator.compile
+    assert isinstance(calculator.potential, Network)
+    assert pickle.loads(pickle.dumps(calculator)).compile  # noqa: S301
 
 
 @pytest.mark.parametrize(("dtype", "relative"), [("float64", 1e-10), ("float32", 1e-5)])

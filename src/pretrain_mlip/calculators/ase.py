@@ -17,8 +17,9 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.graphs.graph import device_named, make_graph, within
 from pretrain_mlip.potentials.base import Potential, Products
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, load_potential, potential_from_content
-from pretrain_mlip.potentials.compiled import compiled
+from pretrain_mlip.potentials.compiled import compiled, uncompiled
 
+_OF_ASE = frozenset({"atoms", "directory", "ignore_bad_restart_file", "label", "restart"})
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -59,7 +60,7 @@ class PretrainedMLIP(Calculator):
         skin: float = 0.5,
         memory_limit: float | None = None,
         compile: bool = False,  # noqa: A002  # the name of what torch does
-        products: Products = "full",
+        products: Products | None = None,
         **ase_options: Any,
     ) -> None:
         """Wrap a potential, which is moved and frozen, not copied.
@@ -72,27 +73,33 @@ class PretrainedMLIP(Calculator):
             memory_limit: GiB that intermediate results of a network may take; above it they are computed piece by piece
                 and twice. None leaves the potential as it is.
             compile: compile networks at the first call, which takes up to a minute and makes later ones faster.
-            products: "tf32" or "bfloat16" multiply matrices of networks in that precision, for GPUs that are fast at
-                it; see ``Potential.set_products``.
-            ase_options: passed to ``ase.calculators.calculator.Calculator``.
+            products: "tf32" or "bfloat16" multiply matrices of float32 networks in that precision, for GPUs that are
+                fast at it; see ``Potential.set_products``. None leaves the potential as it is.
+            ase_options: of ``ase.calculators.calculator.Calculator``: atoms, directory, label.
 
         Raises:
-            InputError: the device, the dtype or a C++ compiler for ``compile`` is not available, the skin is negative,
-                the memory limit is not positive, or the precision of products is unknown.
+            InputError: an option is unknown, the device, the dtype or a C++ compiler for ``compile`` is not available,
+                the skin is negative, the memory limit is not positive, or the precision of products is unknown.
         """
+        if strange := sorted(set(ase_options) - _OF_ASE):
+            raise InputError(
+                f"PretrainedMLIP has no option {', '.join(strange)}; those of ASE are {', '.join(sorted(_OF_ASE))}"
+            )
         super().__init__(**ase_options)
         if not skin >= 0:
             raise InputError(f"skin {skin} Å: must not be negative")
         self.device = device_named(device)
         self.skin = float(skin)
-        self.potential = potential.to(self.device).eval().requires_grad_(False)  # noqa: FBT003
+        compile = compile or uncompiled(potential) is not potential  # noqa: A001
+        self.potential = uncompiled(potential).to(self.device).eval().requires_grad_(False)  # noqa: FBT003
         if dtype is not None:
             self.potential.set_dtype(dtype_named(dtype))
         if memory_limit is not None:
             self.potential.set_memory_limit(memory_limit)
-        self.potential.set_products(products)
+        if products is not None:
+            self.potential.set_products(products)
         self.memory_limit = memory_limit
-        self.products: Products = products
+        self.products: Products | None = products
         self.compile = compile
         self._evaluate = compiled(self.potential) if compile else self.potential
         self._graph: Data | None = None
@@ -153,6 +160,7 @@ class PretrainedMLIP(Calculator):
         Raises:
             InputError: an element is not supported, or positions or cell are not finite.
         """
+        self.results = {}  # those of before are not of these atoms, if what follows fails
         super().calculate(atoms, properties, system_changes)
         current = cast("Atoms", self.atoms)
         graph = self._current_graph(current)
@@ -209,5 +217,6 @@ class PretrainedMLIP(Calculator):
         self.potential = potential_from_content(state["potential"]).to(self.device)
         if self.memory_limit is not None:
             self.potential.set_memory_limit(self.memory_limit)
-        self.potential.set_products(self.products)
+        if self.products is not None:
+            self.potential.set_products(self.products)
         self._evaluate = compiled(self.potential) if self.compile else self.potential

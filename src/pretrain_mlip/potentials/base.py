@@ -11,6 +11,7 @@ which needs no strain variables and is the same contract that simulation codes w
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -108,7 +109,8 @@ class Potential(nn.Module, ABC):
         """Energy and its derivatives for one graph or a batch.
 
         Args:
-            graph: made by ``make_graph`` or ``make_batch`` with a cutoff not below this potential's.
+            graph: made by ``make_graph`` or ``make_batch`` with this potential's cutoff; ``within`` takes longer edges
+                out of others. They do harm: not every network fades beyond its cutoff.
             forces: compute forces and, if asked for, stress.
             stress: compute the stress; nan for structures that are not periodic in three directions.
             create_graph: keep what training on forces needs.
@@ -149,10 +151,10 @@ class Potential(nn.Module, ABC):
         """GiB that intermediate results of a network may take where forces are wanted; other parts need little.
 
         Raises:
-            InputError: the limit is not positive.
+            InputError: the limit is not positive and finite.
         """
-        if not limit > 0:
-            raise InputError(f"memory_limit {limit} GiB: must be positive")
+        if not 0 < limit < math.inf:
+            raise InputError(f"memory_limit {limit} GiB: must be positive and finite")
 
     def set_products(self, products: Products) -> None:
         """Precision in which networks multiply matrices: full, or on GPUs with fast units for them tf32 or bfloat16.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import atomic_path
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
+from pretrain_mlip.potentials.compiled import uncompiled
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.eam.setfl_reading import SUFFIXES, read_setfl
@@ -55,6 +57,7 @@ def potential_from_config(config: dict[str, Any]) -> Potential:
 
 def checkpoint_content(potential: Potential, **extra: Any) -> dict[str, Any]:
     """What a checkpoint holds: the potential and whatever plain data the caller adds."""
+    potential = uncompiled(potential)
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -78,10 +81,19 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
     Raises:
         InputError: the file is missing, truncated, written by something else, or holds objects that are code.
     """
+    if Path(path).is_dir():
+        raise InputError(f"{path}: a folder; a potential that MatGL saved is read with PretrainedMLIP.from_matgl")
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if found := re.search(r"(?:GLOBAL|Unsupported class|type) ([A-Za-z_][\w.]*\.\w+)", str(error)):
+            raise InputError(
+                f"{path}: holds an object of class {found[1]}, which is code and is not loaded; save it again with "
+                "tensors and plain Python values only"
+            ) from None
+        raise InputError(f"{path}: not a readable checkpoint") from None
     except _UNREADABLE as error:
         raise InputError(f"{path}: not a readable checkpoint ({' '.join(str(error).split())[:120]})") from None
 
@@ -94,7 +106,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     content = read_torch_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: not a checkpoint of pretrain-mlip")
+        theirs = isinstance(content, dict) and "hyper_parameters" in content
+        remedy = "; one of TorchMD-NET is read with PretrainedMLIP.from_torchmd_net" if theirs else ""
+        raise InputError(f"{path}: not a checkpoint of pretrain-mlip{remedy}")
     if content.get("format_version") != FORMAT_VERSION:
         raise InputError(f"{path}: format version {content.get('format_version')}, this version reads {FORMAT_VERSION}")
     return content
@@ -115,7 +129,9 @@ def potential_from_content(content: dict[str, Any]) -> Potential:
         potential = potential_from_config(content["config"])
         potential.set_dtype(_DTYPES[content["dtype"]])
         potential.load_state_dict(content["state"])
-    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"damaged checkpoint ({' '.join(str(error).split())[:120]})") from error
     if isinstance(potential, EmbeddedAtom):
         potential.report = content.get("report", {})

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.potentials.base import Potential, SumPotential
+from pretrain_mlip.potentials.base import Potential, Products, SumPotential
 from pretrain_mlip.potentials.networks.base import Network, reduced_precision
 from pretrain_mlip.potentials.tracing import example_inputs, trace
 
@@ -44,6 +44,15 @@ def compiled(potential: Potential) -> Potential:
     return CompiledNetwork(potential) if isinstance(potential, Network) else potential
 
 
+def uncompiled(potential: Potential) -> Potential:
+    """The potential itself, with the same weights; what files hold."""
+    if isinstance(potential, SumPotential):
+        parts = [uncompiled(part) for part in potential.potentials()]
+        same = all(new is old for new, old in zip(parts, potential.potentials(), strict=True))
+        return potential if same else SumPotential(parts)
+    return potential.network if isinstance(potential, CompiledNetwork) else potential
+
+
 class CompiledNetwork(Potential):
     """A network, computed by compiled code.
 
@@ -60,7 +69,8 @@ class CompiledNetwork(Potential):
         super().__init__(network.elements, network.cutoff)
         self.kind = network.kind
         self.network = network
-        self._code: dict[tuple[object, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
+        self.fades = network.fades
+        self._code: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
         if network.energy_scale.device.type == "cpu":
             _find_compiler()
 
@@ -69,6 +79,15 @@ class CompiledNetwork(Potential):
 
     def set_dtype(self, dtype: torch.dtype) -> None:
         self.network.set_dtype(dtype)
+
+    def set_memory_limit(self, limit: float) -> None:
+        self.network.set_memory_limit(limit)
+
+    def set_products(self, products: Products) -> None:
+        self.network.set_products(products)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_code": {}}
 
     def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         """Not compiled: it is what energies without forces are computed with."""
@@ -88,11 +107,14 @@ class CompiledNetwork(Potential):
 
     def _function(self, *, differentiable: bool) -> Callable[..., tuple[Tensor, Tensor]]:
         scale = self.network.energy_scale
-        key = (scale.dtype, scale.device, differentiable, self.network.products)
+        # The code holds tensors: a change of precision or device, and back, puts others in their place
+        held = tuple(map(id, (*self.network.parameters(), *self.network.buffers())))
+        key = (scale.dtype, scale.device, differentiable, self.network.products, held)
         if key not in self._code:
             function = torch.compile(
                 trace(self.network, differentiable=differentiable), dynamic=True, options=COMPILER_OPTIONS
             )
+            self._code = {known: code for known, code in self._code.items() if known[-1] == held}
             # First with an example in which no two sizes are equal by chance, whatever comes first
             function(*example_inputs(self.network, EXAMPLE))
             self._code[key] = function

@@ -7,7 +7,10 @@ import pytest
 import torch
 from scipy.integrate import quad
 from scipy.special import eval_legendre, sph_harm_y, spherical_jn
+from tests.conftest import STRUCTURES
 
+from pretrain_mlip.graphs.graph import make_graph
+from pretrain_mlip.potentials.networks import build_model
 from pretrain_mlip.potentials.networks.bases import SmoothBesselBasis, SphericalBesselBasis, spherical_harmonics
 
 
@@ -63,3 +66,14 @@ def test_spherical_harmonics() -> None:
             expected = norm * np.sqrt(2) * (-1) ** m * sph_harm_y(degree, m, polar, azimuth)
             assert rows[2 * m - 1] == pytest.approx(expected.real, abs=1e-12)
             assert rows[2 * m] == pytest.approx(expected.imag, abs=1e-12)
+
+
+@pytest.mark.parametrize("basis", ["bessel", "smooth"])
+def test_constants_outlive_a_lower_precision(basis: str) -> None:
+    network = build_model("m3gnet", ["O", "Si"], seed=1, basis=basis)
+    graph = make_graph(STRUCTURES["quartz"], network.cutoff)
+    there_and_back = build_model("m3gnet", ["O", "Si"], seed=1, basis=basis)  # weights are float32 already
+    network.set_dtype(torch.float64)
+    there_and_back.set_dtype(torch.float32)
+    there_and_back.set_dtype(torch.float64)
+    assert torch.equal(network(graph)["energy"], there_and_back(graph)["energy"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,10 @@ def _edit_state(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda f: _edit_config(f, lambda c: c["kwargs"]["model"]["init_args"].pop("is_intensive")), "is_intensive"),
         (lambda f: _edit_config(f, lambda c: c["kwargs"]["model"]["init_args"].update(units=9)), "does not fit"),
         (lambda f: _edit_config(f, lambda c: c["kwargs"]["model"]["init_args"].update(cutoff=-1)), "cutoff"),
+        (lambda f: _edit_config(f, lambda c: c["kwargs"].update(dispersion="d3")), "dispersion: options that"),
+        (lambda f: _edit_config(f, lambda c: c["kwargs"]["model"]["init_args"].update(new=1)), "new: options that"),
+        (lambda f: _edit_state(f, lambda s: s.update({"model.repulsion.scale": torch.ones(1)})), "repulsion.scale"),
+        (lambda f: _edit_state(f, lambda s: s.update(data_std=torch.tensor(math.nan))), "data_std nan"),
         (lambda f: _edit_state(f, lambda s: s.update(data_mean=torch.tensor(2.0))), "data_mean"),
         (lambda f: _edit_state(f, lambda s: s.pop("model.final_layer.gated.gates.6.bias")), "readout.gate.3.bias"),
         (lambda f: _edit_state(f, lambda s: s.pop("model.embedding.layer_node_embedding.weight")), "is missing"),

@@ -15,6 +15,7 @@ from pretrain_mlip.potentials.base import Potential, Products
 from pretrain_mlip.potentials.networks.edges import Edges
 from pretrain_mlip.settings import Settings
 
+FEWEST_EDGES = 256  # of a chunk, whatever the limit: below, nothing but overhead is left
 EDGES_PER_CHUNK = 8192  # large enough to hide the overhead of a chunk, small enough for the processor's cache
 
 
@@ -81,7 +82,7 @@ class Network(Potential):
         if self.memory_limit is None:
             return None
         fitting = int(self.memory_limit * 2**30 / (self.floats_per_edge() * self.energy_scale.element_size()))
-        return None if edges <= fitting else min(max(fitting, 1), EDGES_PER_CHUNK)
+        return None if edges <= fitting else min(max(fitting, FEWEST_EDGES), EDGES_PER_CHUNK)
 
     @abstractmethod
     def reset_output(self) -> None:

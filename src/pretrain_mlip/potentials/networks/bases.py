@@ -7,6 +7,7 @@ a narrow matrix, as in their derivatives, is then four times faster.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,22 @@ import torch
 from scipy.optimize import brentq
 from scipy.special import spherical_jn
 from torch import Tensor, nn
+
+
+class Constants(nn.Module):
+    """A module whose buffers follow it to a device, but stay float64 whatever precision its network is given.
+
+    They are cast where they are used. Cast for good, float32 would leave its error in all that comes after it.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Constants:  # noqa: FBT001, FBT002
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, values in before.items():
+            moved = self._buffers[name]
+            if values is not None and moved is not None and moved.dtype != values.dtype:
+                self._buffers[name] = values.to(moved.device)
+        return self
 
 
 class GaussianBasis(nn.Module):
@@ -31,7 +48,7 @@ class GaussianBasis(nn.Module):
         return torch.exp(-((distance[:, None] - self.centers) * self.inverse_width).square())
 
 
-class SphericalBesselBasis(nn.Module):
+class SphericalBesselBasis(Constants):
     """Spherical Bessel functions that vanish at the cutoff, normalised in its sphere; columns (l, n), n the faster.
 
     sqrt(2 / rc³) / |j_{l+1}(z_ln)| j_l(z_ln r / rc), z_ln the n-th root of j_l: Gasteiger, Groß and Günnemann,
@@ -62,7 +79,7 @@ class SphericalBesselBasis(nn.Module):
         ).t()
 
 
-class SmoothBesselBasis(nn.Module):
+class SmoothBesselBasis(Constants):
     """Orthonormal combinations of sin(k pi r / rc) / r whose first two derivatives vanish at the cutoff.
 
     Kocer, Mason and Erturk, J. Chem. Phys. 150, 154102 (2019), equations 9 to 16.
@@ -168,5 +185,5 @@ def _bessel_roots(angular: int, radial: int) -> np.ndarray:
 
 
 def _constant(values: np.ndarray) -> Tensor:
-    """In float64 whatever the network has: cast where it is used, it limits neither precision."""
+    """For a buffer of ``Constants``."""
     return torch.from_numpy(np.ascontiguousarray(values))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,13 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "dropout": (None, 0.0),  # of training only; ours has none
     "calc_repuls": (False,),
 }
+# Options without an effect on energies of structures, or of readouts and states that _FIXED excludes
+_WITHOUT_EFFECT = {
+    *("dim_state_embedding", "ntypes_state", "dim_state_feats", "readout_type", "niters_set2set", "nlayers_set2set"),
+    *("field", "calc_forces", "calc_stresses", "calc_hessian", "calc_magmom", "calc_charge", "zbl_trainable"),
+    *("debug_mode", "compile_model", "compile_mode", "element_types", "element_refs", "data_mean", "data_std"),
+}
+_NOT_WEIGHTS = re.compile(r"(bond|basis)_expansion\..*|data_mean|data_std|element_refs\.property_offset")
 _DEFAULTS = {  # of MatGL, for checkpoints that leave them out
     "is_intensive": True,
     "max_n": 3,
@@ -64,6 +73,8 @@ def potential_from_matgl(path: str | os.PathLike[str]) -> Potential:
             raise InputError(f"{file}: no such file; a folder written by MatGL has model.json and state.pt")
     outer, inner = _configuration(config_file)
     options = _DEFAULTS | inner
+    if strange := sorted({*outer, *inner} - {*_FIXED, *_WITHOUT_EFFECT, *_DEFAULTS}):
+        raise InputError(f"{config_file}: {', '.join(strange)}: options that are not known here")
     for name, allowed in _FIXED.items():
         value = (outer | options).get(name, allowed[0])
         if value not in allowed:
@@ -75,6 +86,8 @@ def potential_from_matgl(path: str | os.PathLike[str]) -> Potential:
         return _converted(options, state)
     except KeyError as error:
         raise InputError(f"{state_file}: {error.args[0]} is missing") from None
+    except InputError as error:
+        raise InputError(f"{config_file}: {error}") from None
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{state_file}: does not fit model.json ({' '.join(str(error).split())[:160]})") from error
 
@@ -101,7 +114,9 @@ def _configuration(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _converted(options: dict[str, Any], state: dict[str, Tensor]) -> Potential:
     state = {name.removeprefix("model."): value for name, value in state.items()}
-    mean = float(state.get("data_mean", torch.zeros(())))
+    mean, scale = (float(state.get(name, default)) for name, default in (("data_mean", 0.0), ("data_std", 1.0)))
+    if not math.isfinite(scale):
+        raise ValueError(f"data_std {scale} is not finite")
     if mean != 0.0:
         raise ValueError(f"data_mean {mean} is added once per structure, not per atom")
     network = build_model(
@@ -118,8 +133,11 @@ def _converted(options: dict[str, Any], state: dict[str, Tensor]) -> Potential:
         basis="smooth" if options["use_smooth"] else "bessel",
         envelope=False,
     )
-    network.load_state_dict(m3gnet_state(state, options["nblocks"], options["dim_node_embedding"]))
-    network.energy_scale.fill_(float(state.get("data_std", torch.ones(()))))
+    used: set[str] = set()
+    network.load_state_dict(m3gnet_state(state, options["nblocks"], options["dim_node_embedding"], used))
+    if strange := [name for name in state if name not in used and not _NOT_WEIGHTS.fullmatch(name)]:
+        raise ValueError(f"nothing is known of the weights {', '.join(strange[:3])}")
+    network.energy_scale.fill_(scale)
     network.average_neighbors.fill_(1.0)
     network.eval().requires_grad_(False)  # noqa: FBT003
     if "element_refs.property_offset" not in state:
@@ -131,24 +149,31 @@ def _converted(options: dict[str, Any], state: dict[str, Tensor]) -> Potential:
     return SumPotential([references, network])
 
 
-def m3gnet_state(state: dict[str, Tensor], blocks: int, width: int) -> dict[str, Tensor]:
+def m3gnet_state(state: dict[str, Tensor], blocks: int, width: int, used: set[str] | None = None) -> dict[str, Tensor]:
     """Weights of our M3GNet from those of MatGL's.
 
     Args:
         state: MatGL's state dictionary of the network.
         blocks: number of blocks.
         width: features per atom, by which the first layer of edge perceptrons is taken apart.
+        used: receives the names of the weights that ours come from.
 
     Raises:
         KeyError: a weight is missing.
     """
-    ours = {"embedding.weight": state["embedding.layer_node_embedding.weight"]}
+    used = set() if used is None else used
+
+    def taken(name: str) -> Tensor:
+        used.add(name)
+        return state[name]
+
+    ours = {"embedding.weight": taken("embedding.layer_node_embedding.weight")}
     ours["energy_scale"], ours["average_neighbors"] = torch.ones(()), torch.ones(())
 
     def copy(name: str, source: str) -> None:
-        ours[f"{name}.weight"] = state[f"{source}.weight"]
+        ours[f"{name}.weight"] = taken(f"{source}.weight")
         if f"{source}.bias" in state:
-            ours[f"{name}.bias"] = state[f"{source}.bias"]
+            ours[f"{name}.bias"] = taken(f"{source}.bias")
 
     def copy_gated(name: str, source: str, first: int, layers: int) -> None:
         for layer in range(first, layers):  # in MatGL an activation follows each layer
@@ -166,8 +191,8 @@ def m3gnet_state(state: dict[str, Tensor], blocks: int, width: int) -> dict[str,
             copy(f"{prefix}.{part}_weight", f"graph_layers.{block}.conv.{part}_weight_func")
             copy_gated(f"{name}.rest", source, 1, 3)
             for number, branch in enumerate(("layers", "gates")):
-                first = state[f"{source}.{branch}.0.weight"].tensor_split((width, 2 * width), dim=1)
+                first = taken(f"{source}.{branch}.0.weight").tensor_split((width, 2 * width), dim=1)
                 for end, matrix in zip(("centre", "neighbour", "edge"), first, strict=True):
                     ours[f"{name}.of_{end}.{number}.weight"] = matrix
-                ours[f"{name}.of_centre.{number}.bias"] = state[f"{source}.{branch}.0.bias"]
+                ours[f"{name}.of_centre.{number}.bias"] = taken(f"{source}.{branch}.0.bias")
     return ours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
 from pretrain_mlip.potentials.checkpoint import read_torch_file
 from pretrain_mlip.potentials.networks.torchmd_net import TorchMDNet, TorchMDNetSettings
+from pretrain_mlip.settings import validate
 
 _SILU = ("silu", "swish")  # two names of one function
 # What the options must be, and what they are in checkpoints older than the option; None where the option must be there
@@ -30,6 +32,16 @@ _REQUIRED: dict[str, tuple[tuple[Any, ...], Any]] = {
     "reduce_op": (("add", "sum"), "add"),
     "atom_filter": ((-1,), -1),
     "precision": ((32, 64), 32),
+    "charge": ((False, None), False),
+    "spin": ((False, None), False),
+}
+_SETTINGS = {  # names of ours and of the original
+    "cutoff": "cutoff_upper",
+    "width": "embedding_dimension",
+    "layers": "num_layers",
+    "heads": "num_heads",
+    "radial": "num_rbf",
+    "trainable_basis": "trainable_rbf",
 }
 _PRIORS = ("Atomref", "LearnableAtomref")
 _IGNORED = re.compile(r"representation_model\.distance\.box|prior_model\.0\.initial_atomref")
@@ -55,7 +67,7 @@ def potential_from_torchmd_net(path: str | os.PathLike[str], elements: Sequence[
     hyperparameters, state = _read(path)
     for option, (allowed, absent) in _REQUIRED.items():
         value = hyperparameters.get(option, absent)
-        if value not in allowed:
+        if isinstance(value, Tensor) or value not in allowed:
             raise InputError(f"{path}: {option} = {value!r} is not supported, only {' or '.join(map(repr, allowed))}")
     prior = _prior(path, hyperparameters)
     try:
@@ -88,7 +100,7 @@ def _prior(path: str | os.PathLike[str], hyperparameters: Mapping[str, Any]) -> 
     if not named:
         return False
     name, options = (*named[0].items(),)[0] if isinstance(named[0], dict) and len(named[0]) == 1 else (named[0], {})
-    if name not in _PRIORS:
+    if name not in _PRIORS or not all(isinstance(found or {}, Mapping) for found in (options, arguments[0])):
         raise InputError(f"{path}: prior_model = {name!r} is not supported, only Atomref")
     return bool({**(options or {}), **(arguments[0] or {})}.get("enable", True))
 
@@ -109,6 +121,8 @@ def _convert(
     prior: bool,
 ) -> Potential:
     scale, shift = float(state.pop("std", torch.ones(()))), float(state.pop("mean", torch.zeros(())))
+    if not math.isfinite(scale):
+        raise InputError(f"{path}: damaged checkpoint: std = {scale}")
     if shift != 0:
         raise InputError(f"{path}: mean = {shift} is not supported: it is added per structure, not per atom")
     rows = state["representation_model.embedding.weight"].shape[0]
@@ -117,17 +131,16 @@ def _convert(
     if missing := [symbol for symbol in symbols if symbol not in known]:
         raise InputError(f"{path}: no row for element {', '.join(missing)}; those there are: {known[0]} to {known[-1]}")
     numbers = torch.tensor([atomic_numbers[symbol] for symbol in symbols])
-    settings = TorchMDNetSettings(
-        cutoff=float(hyperparameters["cutoff_upper"]),
-        width=hyperparameters["embedding_dimension"],
-        layers=hyperparameters["num_layers"],
-        heads=hyperparameters["num_heads"],
-        radial=hyperparameters["num_rbf"],
-        trainable_basis=hyperparameters["trainable_rbf"],
-        vector_cutoff=hyperparameters.get("vector_cutoff", False),
-        envelope="cosine",
-        norm_softening=0.0,
-    )
+    if absent := [theirs for theirs in _SETTINGS.values() if theirs not in hyperparameters]:
+        raise InputError(f"{path}: damaged checkpoint: hyper_parameters lack {', '.join(absent)}")
+    theirs = ", ".join(f"{theirs} = {hyperparameters[theirs]!r}" for theirs in _SETTINGS.values())
+    content = {
+        "vector_cutoff": hyperparameters.get("vector_cutoff", False),
+        "envelope": "cosine",
+        "norm_softening": 0.0,
+        **{ours: hyperparameters[theirs] for ours, theirs in _SETTINGS.items()},
+    }
+    settings = validate(TorchMDNetSettings, content, f"{path} ({theirs})")
     network = TorchMDNet(symbols, settings)
     references = state.pop("prior_model.0.atomref.weight", None)
     weights = _weights(state, settings, numbers)

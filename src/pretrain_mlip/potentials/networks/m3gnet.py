@@ -37,6 +37,7 @@ from torch.nn.functional import silu
 
 from pretrain_mlip.potentials.networks.base import Network, NetworkSettings
 from pretrain_mlip.potentials.networks.bases import (
+    Constants,
     SmoothBesselBasis,
     SphericalBesselBasis,
     polynomial_envelope,
@@ -89,6 +90,8 @@ class M3GNet(Network):
 
     def node_energies(self, types: Tensor, edges: Edges) -> Tensor:
         distances, reach = edges.distances, self.settings.three_body_cutoff
+        if self.settings.envelope:  # without one, what ends the three-body part is the slope of its basis
+            reach = min(reach, self.cutoff)
         basis = self.basis(distances)  # (E, K)
         features = silu(self.edge_embedding(basis))  # (E, G)
         fade = polynomial_envelope(distances, reach, power=3)[:, None]  # (E, 1)
@@ -120,7 +123,6 @@ class _Angles(nn.Module):
 
     spread_radial: Tensor
     spread_harmonics: Tensor
-    norms: Tensor
 
     def __init__(self, radial: int, angular: int) -> None:
         super().__init__()
@@ -137,7 +139,7 @@ class _Angles(nn.Module):
         self.register_buffer("spread_harmonics", torch.eye(angular**2)[:, of_harmonics], persistent=False)
         # Y_l0 is sqrt((2l + 1) / 4 pi) P_l, and sums of products of our harmonics are P_l
         degrees = torch.arange(angular, dtype=torch.float64).repeat_interleave(radial)
-        self.register_buffer("norms", ((2 * degrees + 1) / (4 * math.pi)).sqrt(), persistent=False)
+        self.norms = _Norms(((2 * degrees + 1) / (4 * math.pi)).sqrt())
 
     def harmonics(self, directions: Tensor) -> Tensor:
         """(E, 3) unit vectors -> (E, M) harmonics, M the number of columns (l, n, m)."""
@@ -156,7 +158,15 @@ class _Angles(nn.Module):
             harmonics: (E, M) of the edge.
         """
         total = (self.spread_radial @ (density * harmonics).t()).t()
-        return (total - radial) * self.norms.to(radial.dtype)
+        return (total - radial) * self.norms.values.to(radial.dtype)
+
+
+class _Norms(Constants):
+    values: Tensor
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("values", values, persistent=False)
 
 
 class _Block(nn.Module):

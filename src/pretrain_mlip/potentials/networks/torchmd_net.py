@@ -175,7 +175,10 @@ class TorchMDNet(Network):
         return sums.view(atoms, kinds * maps.shape[1]) @ maps.flatten(0, 1) + counts.view(atoms, kinds) @ shifts
 
     def floats_per_edge(self) -> int:
-        return self.settings.layers * 30 * self.settings.width + 4 * self.settings.radial
+        settings = self.settings
+        if self.products == "full":  # what the derivative by hand keeps
+            return settings.layers * (4 * settings.width + settings.heads) + 6 * settings.radial
+        return settings.layers * 30 * settings.width + 4 * settings.radial
 
     def reset_output(self) -> None:
         nn.init.zeros_(self.output.weight)
