@@ -11,9 +11,11 @@ from pydantic import BaseModel
 
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
+from pretrain_mlip.pipeline.run import resolved
 from pretrain_mlip.settings import read_settings, to_yaml
 from pretrain_mlip.structures.datasets import load_dataset
 from pretrain_mlip.structures.splits import split_structures
+from pretrain_mlip.training.settings import TermSettings
 
 
 def test_partial_override_keeps_the_other_defaults_of_its_group() -> None:
@@ -22,7 +24,9 @@ def test_partial_override_keeps_the_other_defaults_of_its_group() -> None:
     assert config.rdf is not None
     assert default.rdf is not None
     assert config.rdf.md == default.rdf.md.model_copy(update={"duration_ps": 0.5})
-    assert config.training.loss == default.training.loss.model_copy(update={"energy": 3.0})
+    assert config.training.loss == default.training.loss.model_copy(update={"energy": TermSettings(weight=3.0)})
+    part = read_settings(RunConfig, None, ["data=a.extxyz", "training.loss.stress.kind=l1"]).training.loss.stress
+    assert (part.kind, part.weight) == ("l1", default.training.loss.stress.weight)
 
 
 def test_ten_lines_are_enough(tmp_path: Path) -> None:
@@ -102,3 +106,9 @@ def test_descriptions_are_written_alike() -> None:
                     check(candidate, f"{place}.{name}")
 
     check(RunConfig, "run")
+
+
+def test_parts_to_freeze_are_checked_before_anything_is_computed() -> None:
+    config = RunConfig.model_validate({"data": "silica_mini", "finetuning": {"freeze": ["readuot"]}})
+    with pytest.raises(InputError, match="'readuot' is no part of cgcnn; its parts are embedding"):
+        resolved(config)

@@ -13,7 +13,7 @@ from pretrain_mlip.settings import Settings
 from pretrain_mlip.structures.io import LabelKeys
 from pretrain_mlip.structures.perturbation import PerturbationSettings
 from pretrain_mlip.structures.splits import SplitSettings
-from pretrain_mlip.training.settings import StrategyName, TrainingSettings
+from pretrain_mlip.training.settings import ReplaySettings, SAMSettings, StrategyName, TrainingSettings
 
 
 def _as_list(value: Any) -> Any:
@@ -48,6 +48,17 @@ class FinetuningSettings(Settings):
     """What finetuning does differently; epochs, batches and loss are those of the training on DFT."""
 
     learning_rate: float = Field(default=5e-3, gt=0, description="highest learning rate")
+    freeze: list[str] = Field(
+        default_factory=list, description="parts of the network that keep their pretrained weights, such as embedding"
+    )
+
+
+class DeltaSettings(Settings):
+    """A network on top of the EAM."""
+
+    replay: bool = Field(
+        default=False, description="hold the network at zero on structures of the pretraining, as many as replay says"
+    )
 
 
 class RDFRun(MDSettings):
@@ -101,6 +112,11 @@ class RunConfig(Settings):
     finetuning: FinetuningSettings = Field(
         default_factory=FinetuningSettings, description="what finetuning does differently"
     )
+    sam: SAMSettings = Field(default_factory=SAMSettings, description="what the strategy sam does differently")
+    replay: ReplaySettings = Field(
+        default_factory=ReplaySettings, description="structures of the pretraining in batches of finetuning"
+    )
+    delta: DeltaSettings = Field(default_factory=DeltaSettings, description="a network on top of the EAM")
     stability: StabilitySettings | None = Field(
         default_factory=StabilitySettings, description="heating runs until failure; null leaves them out"
     )

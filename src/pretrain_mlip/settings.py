@@ -114,3 +114,14 @@ def _fields_at(kind: type[BaseModel], location: list[str]) -> list[str]:
                 kind = candidate
                 break
     return list(kind.model_fields)
+
+
+def flattened(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested groups as ``group.sub.key`` and values."""
+    if not isinstance(content, Mapping):
+        return {prefix: content}
+    return {
+        key: value
+        for name, inner in content.items()
+        for key, value in flattened(inner, f"{prefix}.{name}".strip(".")).items()
+    }

@@ -128,7 +128,7 @@ def test_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     for choice in (False, True):
         trained = network()
         trained.set_scales(5.0, 15.0)
-        settings = TrainingSettings(epochs=2, batch_size=3, compile=choice)
+        settings = TrainingSettings(epochs=2, batch_size=3, dtype="float64", compile=choice)
         result = Training(trained, graphs[:6], graphs[6:], settings, tmp_path / str(choice)).run()
         weights.append(result.network.state_dict())
     plain, fast = weights

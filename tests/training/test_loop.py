@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Data
 
 from pretrain_mlip import keys
 from pretrain_mlip.errors import ComputationError, InputError
@@ -21,8 +24,9 @@ from pretrain_mlip.potentials.checkpoint import load_potential, read_checkpoint
 from pretrain_mlip.potentials.networks import build_model
 from pretrain_mlip.structures.datasets import load_dataset
 from pretrain_mlip.training.loop import Training, TrainingResult
-from pretrain_mlip.training.settings import TrainingSettings
+from pretrain_mlip.training.settings import ReplaySettings, TrainingSettings
 from pretrain_mlip.training.stages import residual_graphs, train_stage
+from pretrain_mlip.training.state import TrainingFolder, is_finished
 
 SMALL = {"width": 8, "convolutions": 1, "gaussians": 8, "cutoff": 3.5}
 SETTINGS = TrainingSettings(epochs=5, batch_size=3, learning_rate=0.01)
@@ -86,6 +90,125 @@ def test_interrupted_after_any_epoch_ends_the_same(tmp_path: Path, monkeypatch: 
             assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
 
 
+def test_asked_to_stop_within_an_epoch_it_writes_and_ends_the_same(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole")
+    step = Training._step
+    for number in (signal.SIGTERM, signal.SIGINT):
+        folder = tmp_path / number.name
+
+        def interrupted(self: Training, graph: Data, number: signal.Signals = number) -> float | None:
+            if self.step == 7:  # second batch of the third epoch
+                os.kill(os.getpid(), number)
+            return step(self, graph)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Training, "_step", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                train(folder)
+        state = read_checkpoint(folder / "last.pt")["training"]
+        assert (state["epoch"], state["batch"], state["step"]) == (2, 2, 8)
+        resumed = train(folder)
+        for name, value in whole.network.state_dict().items():
+            assert torch.equal(value, resumed.network.state_dict()[name])
+        assert [row["loss"] for row in resumed.history] == [row["loss"] for row in whole.history]
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = train(tmp_path)
+    content = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(content[: len(content) // 2])
+    assert not is_finished(tmp_path)
+    again = train(tmp_path)
+    assert "not a readable checkpoint" in caplog.text
+    assert "going on from before.pt" in caplog.text
+    assert is_finished(tmp_path)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name])
+    for name in ("last.pt", "before.pt"):
+        (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(InputError, match="to train anew"):
+        train(tmp_path)
+
+
+def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    train(tmp_path, SETTINGS.model_copy(update={"epochs": 1}))
+    before = (tmp_path / "last.pt").read_bytes()
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ComputationError, match=r"No space left on device.* make room, then resume"):
+        TrainingFolder(tmp_path).write_last({}, [])
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("changes", [{"sam_rho": 0.1}, {"schedule": "plateau", "plateau_patience": 0}])
+def test_other_ways_to_train_resume_too(tmp_path: Path, changes: dict[str, Any]) -> None:
+    settings = SETTINGS.model_copy(update=changes)
+    whole, plain = train(tmp_path / "whole", settings), train(tmp_path / "plain")
+    assert any(
+        not torch.equal(value, plain.network.state_dict()[name]) for name, value in whole.network.state_dict().items()
+    )
+    end = Training._end_epoch
+
+    def interrupted(self: Training) -> None:
+        end(self)
+        if self.epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Training, "_end_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "stopped", settings)
+    resumed = train(tmp_path / "stopped", settings)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name])
+
+
+def test_errors_of_every_kind_of_structure(tmp_path: Path) -> None:
+    result = train(tmp_path)
+    validation = graphs(8, 11)
+    kinds = {graph[keys.CONFIG_TYPE] for graph in validation}
+    assert len(kinds) > 1
+    row = result.history[result.best_epoch - 1]
+    for kind in kinds:
+        errors = [
+            (result.network(graph)[keys.FORCES] - graph[keys.FORCES]).abs()
+            for graph in validation
+            if graph[keys.CONFIG_TYPE] == kind
+        ]
+        assert row[f"val_forces_mae[{kind}]"] == pytest.approx(float(torch.cat(errors).mean()), rel=1e-5)
+
+
+def test_frozen_parts_keep_their_weights(tmp_path: Path) -> None:
+    data = graphs(0, 8), graphs(8, 11)
+    first = train_stage("pretrain", "cgcnn", SMALL, *data, E0, SETTINGS, tmp_path / "a").network
+    second = train_stage(
+        "finetune", "cgcnn", SMALL, *data, E0, SETTINGS, tmp_path / "b", start=first, freeze=["embedding"]
+    ).network
+    weights = {name: torch.equal(value, second.state_dict()[name]) for name, value in first.named_parameters()}
+    assert {name for name, same in weights.items() if same} == {"embedding.weight"}
+    with pytest.raises(InputError, match="'readuot' is no part of cgcnn; its parts are embedding"):
+        train_stage("finetune", "cgcnn", SMALL, *data, E0, SETTINGS, tmp_path / "c", start=first, freeze=["readuot"])
+
+
+def test_replayed_structures_take_part_and_cost_no_step(tmp_path: Path) -> None:
+    data = graphs(0, 6), graphs(8, 11)
+    start = train_stage("pretrain", "cgcnn", SMALL, *data, E0, SETTINGS, tmp_path / "a").network
+    plain = train_stage("finetune", "cgcnn", SMALL, *data, E0, SETTINGS, tmp_path / "b", start=start)
+    replay = train_stage(
+        *("replay", "cgcnn", SMALL, *data, E0, SETTINGS, tmp_path / "c"),
+        start=start,
+        replayed=graphs(6, 8),
+        replay=ReplaySettings(share=0.25, weight=0.5),
+    )
+    assert replay.steps == plain.steps
+    assert any(
+        not torch.equal(value, plain.network.state_dict()[name]) for name, value in replay.network.state_dict().items()
+    )
+
+
 def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
     train(tmp_path)
     before = (tmp_path / "last.pt").stat().st_mtime_ns
@@ -146,16 +269,22 @@ def test_step_with_a_loss_that_is_not_finite_is_skipped_and_too_many_end_it(
     with pytest.raises(ComputationError, match="not finite"):
         Training(network, data, graphs(8, 9), settings, tmp_path).run()
     assert "step skipped" in caplog.text
+    assert "of silica_mini" in caplog.text  # the structures at fault are named
     assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
     assert any((value != before[name]).any() for name, value in network.state_dict().items())
 
 
 def test_refuses_to_continue_something_else(tmp_path: Path) -> None:
     train(tmp_path)
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=r"other settings \(learning_rate was 0\.01, is 0\.02\)"):
         train(tmp_path, SETTINGS.model_copy(update={"learning_rate": 0.02}))
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=r"other settings \(seed was 0, is 5\)"):
         train(tmp_path, seed=5)
+    network = build_model("cgcnn", E0.elements, seed=1, **SMALL)
+    data = graphs(0, 8)
+    data[3][keys.ENERGY] += 1e-3
+    with pytest.raises(InputError, match="structures or their labels have changed"):
+        Training(network, data, graphs(8, 11), SETTINGS, tmp_path).run()
     with pytest.raises(InputError, match="needs training and validation"):
         Training(build_model("cgcnn", ["O"]), [], [], SETTINGS, tmp_path)
 

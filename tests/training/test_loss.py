@@ -12,7 +12,7 @@ from pretrain_mlip import keys
 from pretrain_mlip.graphs.graph import make_batch, make_graph
 from pretrain_mlip.potentials.networks import build_model
 from pretrain_mlip.structures.io import set_labels
-from pretrain_mlip.training.loss import error_sums, weighted_loss
+from pretrain_mlip.training.loss import error_sums, loss_terms, weighted_loss
 from pretrain_mlip.training.settings import LossSettings
 
 
@@ -24,6 +24,10 @@ def batch() -> Data:
     return make_batch([make_graph(atoms, 3.0, labels=True) for atoms in (first, second)])
 
 
+def loss_of(predicted: dict[str, torch.Tensor], graph: Data, settings: LossSettings, scale: float) -> torch.Tensor:
+    return weighted_loss(loss_terms(predicted, graph, settings, scale), settings)
+
+
 def prediction(graph: Data) -> dict[str, torch.Tensor]:
     return {
         keys.ENERGY: torch.tensor([11.0, -4.0]),
@@ -32,16 +36,16 @@ def prediction(graph: Data) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("kind", ["mse", "mae", "huber"])
+@pytest.mark.parametrize("kind", ["l2", "l1", "huber"])
 def test_loss(kind: str) -> None:
     graph = batch()
     settings = LossSettings(kind=kind, energy=2.0, forces=5.0, stress=0.5, huber_delta=0.2)  # type: ignore[arg-type]
 
     def cost(value: float) -> float:
         value = abs(value)
-        if kind == "mse":
+        if kind == "l2":
             return value**2
-        if kind == "mae":
+        if kind == "l1":
             return value
         return 0.5 * value**2 / 0.2 if value < 0.2 else value - 0.1
 
@@ -51,7 +55,7 @@ def test_loss(kind: str) -> None:
     volume = STRUCTURES["quartz"].get_volume()
     stress = 3.0 * cost(-0.1 * volume / (9 * scale))  # the molecule has none
     expected = 2.0 * energy + 5.0 * forces + 0.5 * stress
-    assert float(weighted_loss(prediction(graph), graph, settings, scale)) == pytest.approx(expected, rel=1e-6)
+    assert float(loss_of(prediction(graph), graph, settings, scale)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_missing_labels_are_left_out() -> None:
@@ -59,18 +63,18 @@ def test_missing_labels_are_left_out() -> None:
     set_labels(atoms, 2.0, None)
     graph = make_batch([make_graph(atoms, 3.0, labels=True)])
     predicted = prediction(graph) | {keys.ENERGY: torch.tensor([11.0])}
-    loss = weighted_loss(predicted, graph, LossSettings(kind="mae"), 1.0)
+    loss = loss_of(predicted, graph, LossSettings(kind="l1"), 1.0)
     assert float(loss) == pytest.approx(abs(11.0 - 2.0) / 9)
     sums = error_sums(predicted, graph)
-    assert sums[keys.FORCES] == (0.0, 0)
+    assert sums[keys.FORCES].tolist() == [[0.0, 0.0]]
 
 
 def test_error_sums() -> None:
     graph = batch()
     sums = error_sums(prediction(graph), graph)
-    assert sums[keys.ENERGY] == (pytest.approx(1.0 + 1.0), 2)
-    assert sums[keys.FORCES] == (pytest.approx(27 * 0.25 + 9 * 0.75), 36)
-    assert sums[keys.STRESS] == (pytest.approx(6 * 0.1), 6)
+    assert sums[keys.ENERGY].numpy() == pytest.approx(np.array([[1.0, 1], [1.0, 1]]))
+    assert sums[keys.FORCES].numpy() == pytest.approx(np.array([[27 * 0.25, 27], [9 * 0.75, 9]]))
+    assert sums[keys.STRESS].numpy() == pytest.approx(np.array([[6 * 0.1, 6], [0.0, 0]]))
 
 
 def test_gradients_are_finite_where_structures_without_volume_share_a_batch() -> None:
@@ -83,9 +87,35 @@ def test_gradients_are_finite_where_structures_without_volume_share_a_batch() ->
     molecule.info["config_weight"] = 0.0
     graph = make_batch([make_graph(atoms, 3.5, labels=True) for atoms in (crystal, molecule, slab)])
     network = build_model("cgcnn", ["O", "Si"], cutoff=3.5, width=8)
-    loss = weighted_loss(network(graph, create_graph=True), graph, LossSettings(), 1.0)
+    loss = loss_of(network(graph, create_graph=True), graph, LossSettings(), 1.0)
     loss.backward()
     assert bool(torch.isfinite(loss))
     assert all(bool(torch.isfinite(value.grad).all()) for value in network.parameters() if value.grad is not None)
     alone = make_batch([make_graph(molecule, 3.5, labels=True)])
-    assert float(weighted_loss(network(alone, create_graph=True), alone, LossSettings(), 1.0)) == 0.0
+    assert float(loss_of(network(alone, create_graph=True), alone, LossSettings(), 1.0)) == 0.0
+
+
+def test_every_term_has_a_cost_and_a_weight_that_may_change() -> None:
+    graph = batch()
+    settings = LossSettings(
+        kind="l1", energy={"weight": 2.0, "kind": "l2", "final_weight": 10.0}, forces=0.0, stress=0.0
+    )  # type: ignore[arg-type]
+    terms = loss_terms(prediction(graph), graph, settings, 1.0)
+    assert list(terms) == [keys.ENERGY]
+    squares = (3.0 * 1.0**2 + 1.0 * 1.0**2) / 2
+    for progress, weight in ((0.0, 2.0), (0.5, 6.0), (1.0, 10.0)):
+        assert float(weighted_loss(terms, settings, progress)) == pytest.approx(weight * squares)
+
+
+def test_terms_of_parts_of_a_batch_add_up() -> None:
+    """What several processes do with theirs."""
+    graph, settings = batch(), LossSettings()
+    network = build_model("cgcnn", ["O", "Si"], cutoff=3.0, width=8)
+    whole = loss_terms(network(graph), graph, settings, 1.0)
+    parts = []
+    for one in graph.to_data_list():
+        alone = make_batch([one])
+        parts.append(loss_terms(network(alone), alone, settings, 1.0))
+    for name, term in whole.items():
+        assert float(term.total) == pytest.approx(sum(float(part[name].total) for part in parts), rel=1e-5)
+        assert float(term.count) == sum(float(part[name].count) for part in parts)

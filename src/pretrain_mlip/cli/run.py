@@ -37,7 +37,8 @@ def train(
     config: ConfigFile = None,
     overrides: Overrides = None,
     strategy: Annotated[
-        list[str] | None, typer.Option(help="vanilla, pretrain, finetune or delta; in place of the configuration's.")
+        list[str] | None,
+        typer.Option(help="vanilla, sam, pretrain, finetune, replay or delta; in place of the configuration's."),
     ] = None,
 ) -> None:
     """Train strategies, with the EAM and perturbed structures that they need, and stop there.

@@ -14,7 +14,7 @@ from torch_geometric.data import Batch, Data
 
 from pretrain_mlip import keys
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.structures.io import labels_of
+from pretrain_mlip.structures.io import labels_of, name_of
 from pretrain_mlip.structures.neighbors import find_pairs
 
 
@@ -24,7 +24,7 @@ def make_graph(atoms: Atoms, cutoff: float, *, labels: bool = False, half: bool 
     Args:
         atoms: the structure.
         cutoff: Å.
-        labels: carry energy, forces, stress (nan where absent) and the weight of the structure as well.
+        labels: carry energy, forces, stress (nan where absent), and weight, kind and name of the structure as well.
         half: one edge per pair and not two, for potentials whose ``half_list`` says so.
 
     Raises:
@@ -105,7 +105,7 @@ def edge_vectors(graph: Data) -> Tensor:
     return difference + torch.einsum("ea,eab->eb", shifts, cells)
 
 
-def _labels(atoms: Atoms) -> dict[str, Tensor]:
+def _labels(atoms: Atoms) -> dict[str, Any]:
     found = labels_of(atoms)
     missing = float("nan")
     forces = np.full((len(atoms), 3), missing) if found.forces is None else found.forces
@@ -115,6 +115,8 @@ def _labels(atoms: Atoms) -> dict[str, Tensor]:
         keys.ENERGY: torch.tensor([missing if found.energy is None else found.energy], dtype=torch.float64),
         keys.FORCES: torch.as_tensor(np.array(forces), dtype=torch.float64),
         keys.STRESS: torch.as_tensor(np.array(stress), dtype=torch.float64)[None],
+        keys.CONFIG_TYPE: str(atoms.info.get(keys.CONFIG_TYPE, "(none)")),
+        keys.STRUCTURE_ID: name_of(atoms, atoms.get_chemical_formula()),
         keys.CONFIG_WEIGHT: torch.tensor([float(atoms.info.get(keys.CONFIG_WEIGHT, 1.0))], dtype=torch.float64),
     }
 

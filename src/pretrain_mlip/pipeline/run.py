@@ -32,13 +32,13 @@ from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.eam.inputs import elements_of
 from pretrain_mlip.potentials.eam.setfl_reading import read_setfl
 from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
-from pretrain_mlip.potentials.networks import model_settings
+from pretrain_mlip.potentials.networks import build_model, model_settings
 from pretrain_mlip.report.html import write_report
 from pretrain_mlip.report.results import FILE_NAME, Results
-from pretrain_mlip.settings import to_yaml
+from pretrain_mlip.settings import flattened, to_yaml
 from pretrain_mlip.structures.checks import summarise
 from pretrain_mlip.structures.splits import Splits
-from pretrain_mlip.training.stages import STRATEGIES, with_prerequisites
+from pretrain_mlip.training.stages import STRATEGIES, freeze_parts, with_prerequisites
 
 log = logging.getLogger(__name__)
 TRIALS = {"stability": "survival", "rdf": "rdf"}  # group of settings -> section of the results
@@ -95,9 +95,11 @@ def resolved(config: RunConfig) -> RunConfig:
     """The configuration with every default of the network filled in.
 
     Raises:
-        InputError: the network or one of its hyperparameters is unknown.
+        InputError: the network, one of its hyperparameters or a part of it that is to be frozen is unknown.
     """
     hyperparameters = model_settings(config.model.name, config.model.hyperparameters).model_dump(mode="json")
+    if config.finetuning.freeze:
+        freeze_parts(build_model(config.model.name, ["H"], **hyperparameters), config.finetuning.freeze)
     return config.model_copy(update={"model": config.model.model_copy(update={"hyperparameters": hyperparameters})})
 
 
@@ -310,7 +312,9 @@ def _check_same(folder: RunFolder, config: RunConfig) -> None:
     free = {"output", "workers", "device", "threads"}
     results = Results.read(folder.path) if (folder.path / FILE_NAME).exists() else None
     free |= {name for name, section in TRIALS.items() if results is None or getattr(results, section) is None}
-    old, new = (_flat(settings.model_dump(mode="json", exclude=free)) for settings in (folder.read_config(), config))
+    old, new = (
+        flattened(settings.model_dump(mode="json", exclude=free)) for settings in (folder.read_config(), config)
+    )
     changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
     if changed:
         shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in changed[:5])
@@ -318,13 +322,3 @@ def _check_same(folder: RunFolder, config: RunConfig) -> None:
             f"{folder.path}: holds a run with another configuration ({shown}); "
             "choose another output, or remove the folder"
         )
-
-
-def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(content, dict):
-        return {prefix: content}
-    return {
-        key: value
-        for name, inner in content.items()
-        for key, value in _flat(inner, f"{prefix}.{name}".strip(".")).items()
-    }

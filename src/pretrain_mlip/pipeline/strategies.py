@@ -20,9 +20,10 @@ from pretrain_mlip.potentials.checkpoint import load_potential
 from pretrain_mlip.potentials.eam.storage import load_eam
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.structures.io import read_structures
-from pretrain_mlip.training.loop import is_finished
+from pretrain_mlip.training.loop import one_process
 from pretrain_mlip.training.settings import StrategyName, TrainingSettings
 from pretrain_mlip.training.stages import STRATEGIES, residual_graphs, train_stage, with_prerequisites
+from pretrain_mlip.training.state import is_finished
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +63,12 @@ def stage_settings(config: RunConfig, name: StrategyName) -> TrainingSettings:
     strategy = STRATEGIES[name]
     if strategy.labels == "eam":
         return config.pretraining
+    changes: dict[str, float] = {}
     if strategy.start is not None:
-        return config.training.model_copy(update={"learning_rate": config.finetuning.learning_rate})
-    return config.training
+        changes["learning_rate"] = config.finetuning.learning_rate
+    if strategy.sharpness_aware:
+        changes["sam_rho"] = config.sam.rho
+    return config.training.model_copy(update=changes)
 
 
 def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> None:
@@ -72,16 +76,15 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> 
     strategy = STRATEGIES[name]
     baseline = _baseline(folder, name)
     cutoff = _network_cutoff(config)
-    path = folder.pretraining if strategy.labels == "eam" else folder.data
 
-    def graphs(split: str) -> list:
-        return residual_graphs(read_structures(path(split)), cutoff, baseline, f"{name}: {split} graphs")
+    def graphs(split: str, labels: str = strategy.labels) -> list:
+        path = folder.pretraining(split) if labels == "eam" else folder.data(split)
+        return residual_graphs(read_structures(path), cutoff, baseline, f"{name}: {split} graphs")
 
     train, validation = graphs("train"), graphs("val")
+    replays = strategy.replay == "always" or (strategy.replay == "asked" and config.delta.replay)
     # A pretrained network must fit DFT later: its scale is that of the DFT forces
-    scale_from = (
-        residual_graphs(read_structures(folder.data("train")), cutoff, baseline) if strategy.labels == "eam" else None
-    )
+    scale_from = graphs("train", "dft") if strategy.labels == "eam" else None
     train_stage(
         name,
         config.model.name,
@@ -95,7 +98,10 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> 
         start=_network(folder.potential(strategy.start)) if strategy.start is not None else None,
         fresh_output=strategy.start is not None and STRATEGIES[strategy.start].baseline != strategy.baseline,
         scale_from=scale_from,
-        device=config.device,
+        replayed=graphs("train", "eam") if replays else (),
+        replay=config.replay if replays else None,
+        freeze=config.finetuning.freeze if strategy.start is not None else (),
+        fabric=one_process(config.device),
     )
 
 

@@ -149,7 +149,7 @@ def check_extxyz_name(path: AnyPath) -> None:
         raise InputError(f"{path}: extended XYZ is written; let the name end in .extxyz or .xyz (.gz may follow)")
 
 
-def name_of(atoms: Atoms, index: int) -> str:
+def name_of(atoms: Atoms, index: int | str) -> str:
     """Words for a message: file and frame where these are known, else the structure's id or its place in a list."""
     if SOURCE in atoms.info:
         return str(atoms.info[SOURCE])

@@ -1,14 +1,13 @@
-"""The training loop: every strategy goes through it, and it can be killed at any moment.
+"""The training loop: every strategy goes through it, and it can be stopped at any moment.
 
-After every epoch the whole state (weights, averages, optimiser, schedule, early stopping, history) is moved into place
-as ``last.pt``; the order of structures in an epoch depends on the seed and the number of the epoch only. A run that is
-resumed hence ends with the weights of an uninterrupted one, to the bit on one CPU process with equal threads.
+After every epoch, every few minutes within one, and where it is asked to stop (SIGTERM, Ctrl-C), the whole state goes
+to ``last.pt``: weights, averages, optimiser, schedule, random numbers, early stopping, history, and the number of the
+batch. The order of structures depends on the seed and the epoch alone. A run that is resumed hence ends with the
+weights of an uninterrupted one, to the bit on one CPU process with equal threads.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import time
@@ -17,29 +16,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import Data
 
 from pretrain_mlip import keys
 from pretrain_mlip.console import progress_bar
 from pretrain_mlip.errors import ComputationError, InputError
-from pretrain_mlip.files import make_folder, write_text
 from pretrain_mlip.graphs.graph import device_named, make_batch
 from pretrain_mlip.potentials.base import Potential
-from pretrain_mlip.potentials.checkpoint import checkpoint_content, read_checkpoint, write_checkpoint
+from pretrain_mlip.potentials.checkpoint import checkpoint_content, read_checkpoint
 from pretrain_mlip.potentials.compiled import compiled
 from pretrain_mlip.potentials.networks.base import Network
-from pretrain_mlip.training.loss import error_sums, weighted_loss
+from pretrain_mlip.settings import flattened
+from pretrain_mlip.training.batches import Batches, InOrder, Place
+from pretrain_mlip.training.data import edge_counts, fingerprint
+from pretrain_mlip.training.loss import LossTerm, error_sums, loss_terms, weighted_loss
+from pretrain_mlip.training.sam import Ascent
+from pretrain_mlip.training.schedules import Schedule
 from pretrain_mlip.training.settings import TrainingSettings
+from pretrain_mlip.training.state import Row, TrainingFolder, note_of, stop_signals
 
 log = logging.getLogger(__name__)
-Row = dict[str, Any]  # numbers by column
 MAX_SKIPPED = 20  # steps with a loss that is not finite before a run gives up
+_COUNTERS = ("epoch", "batch", "step", "skipped", "losses", "history", "best", "best_epoch", "finished")
+_MAY_CHANGE = {"checkpoint_minutes"}  # settings without an effect on the result
 
 
 @dataclass
@@ -52,19 +56,20 @@ class TrainingResult:
     steps: int = 0
 
 
-class _EpochBatches(Sampler[list[int]]):
-    """Batches in an order that depends on the seed and the epoch only."""
+class _Structures(Dataset[Data]):
+    """Graphs by their place in a batch."""
 
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, 0
+    def __init__(self, graphs: Sequence[Data]) -> None:
+        self.graphs = graphs
 
-    def __len__(self) -> int:
-        return math.ceil(self.size / self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size).tolist()
-        for start in range(0, self.size, self.batch_size):
-            yield order[start : start + self.batch_size]
+    def __getitem__(self, place: Place) -> Data:
+        graph = self.graphs[place.index]
+        if place.counts:
+            return graph
+        graph = graph.clone()
+        for name in keys.LABELS:  # what has no label adds nothing to any sum
+            graph[name] = torch.full_like(graph[name], math.nan)
+        return graph
 
 
 class Training:
@@ -80,56 +85,66 @@ class Training:
         *,
         seed: int = 0,
         deploy: Callable[[Network], Potential] = lambda network: network,
-        device: str = "cpu",
+        fabric: Fabric | None = None,
+        replayed: int = 0,
+        replay_size: int = 0,
     ) -> None:
         """Set up a training; nothing runs yet.
 
         Args:
-            network: with its scales set; trained in place.
+            network: with its scales set; trained in place, but for parameters that need no gradient.
             train: graphs with labels, from which everything that ``deploy`` adds is already subtracted.
             validation: likewise.
             settings: of the loop.
-            folder: receives last.pt, best.pt, log.csv.
+            folder: receives last.pt, before.pt, best.pt, log.csv.
             seed: of the order of structures.
             deploy: what is saved for use, given the network: its sum with reference energies, say.
-            device: "cpu", "cuda" or "auto".
+            fabric: launched; where and in how many processes it runs. None: one process on the CPU.
+            replayed: so many structures at the end of ``train`` belong to no epoch, but join every batch.
+            replay_size: how many of them join a batch.
 
         Raises:
-            InputError: there is nothing to train or validate on, the folder cannot be written, or there is no C++
-                compiler for a network that is to be compiled.
+            InputError: there is nothing to train or validate on, a structure has too many edges for a batch, the folder
+                cannot be written, or there is no C++ compiler for a network that is to be compiled.
         """
-        if not train or not validation:
-            raise InputError(
-                f"training in {folder} needs training and validation structures (got {len(train)}, {len(validation)})"
-            )
-        self.settings, self.folder, self.seed, self.deploy = settings, make_folder(folder), seed, deploy
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-        place = device_named(device)
-        double = next(network.parameters()).dtype == torch.float64
-        self.fabric = Fabric(
-            accelerator=place.type,
-            devices=1 if place.index is None else [place.index],
-            precision="64-true" if double else "32-true",
-        )
+        if len(train) <= replayed or not len(validation):
+            found = f"{len(train) - replayed}, {len(validation)}"
+            raise InputError(f"training in {folder} needs training and validation structures (got {found})")
+        self.settings, self.seed, self.deploy = settings, seed, deploy
+        self.folder = TrainingFolder(folder)
+        self.fabric = fabric or one_process()
+        network.set_dtype({"float32": torch.float32, "float64": torch.float64}[settings.dtype])
         self.network = network
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        self.batches = _EpochBatches(len(train), settings.batch_size, seed)
-        self.total_steps = settings.epochs * len(self.batches)
-        self.scheduler = LambdaLR(optimizer, self._rate)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.ascent = None if settings.sam_rho is None else Ascent(trained, settings.sam_rho)
+        self.schedule = Schedule(optimizer, settings)
         network.set_products(settings.products)
         # What is compiled holds the network, and shares its weights; validation and files take the network itself
         self.module, self.optimizer = self.fabric.setup(compiled(network) if settings.compile else network, optimizer)
         self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
         self.averaged = cast("Network", self.average.module)
-        loader = DataLoader(list(train), batch_sampler=self.batches, collate_fn=make_batch)  # type: ignore[arg-type]
-        self.loader = self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-        self.validation = [
-            make_batch(validation[i : i + 4 * settings.batch_size]).to(str(self.fabric.device))
-            for i in range(0, len(validation), 4 * settings.batch_size)
-        ]
-        self.epoch, self.step, self.skipped = 0, 0, 0
+        shares = {"rank": self.fabric.global_rank, "processes": self.fabric.world_size}
+        self.batches = Batches(
+            edge_counts(train),
+            settings.batch_size,
+            seed,
+            max_edges=settings.max_edges,
+            replayed=replayed,
+            replay_size=replay_size,
+            name_of=lambda index: str(train[index].get(keys.STRUCTURE_ID, f"training structure {index}")),
+            **shares,
+        )
+        self.loader = self._loader(train, self.batches)
+        self.validation = self._loader(
+            validation, InOrder(edge_counts(validation), 4 * settings.batch_size, settings.max_edges, **shares)
+        )
+        self.kinds = {kind: number for number, kind in enumerate(sorted({g[keys.CONFIG_TYPE] for g in validation}))}
+        self.fingerprint = fingerprint([train, validation])
+        self._asked: list[int] = []
+        self.started = time.monotonic()
+        self.epoch, self.batch, self.step, self.skipped = 0, 0, 0, 0
+        self.losses = (0.0, 0)  # sum and number of those of the epoch
         self.history: list[Row] = []
         self.best, self.best_epoch, self.finished = math.inf, 0, False
 
@@ -137,175 +152,232 @@ class Training:
         """Train to the end, from where last.pt left off if it is there; returns the best network.
 
         Raises:
-            ComputationError: the loss was not finite too often.
+            ComputationError: the loss was not finite too often, or the disk is full.
             InputError: last.pt is not a checkpoint of this training.
+            KeyboardInterrupt: it was asked to stop (SIGTERM, Ctrl-C), and last.pt has been written.
         """
-        if (self.folder / "last.pt").exists():
-            self._restore()
-        with progress_bar() as bar:
-            task = bar.add_task(self.folder.name, total=self.settings.epochs, completed=self.epoch, note="")
+        self._restore()
+        with progress_bar() as bar, stop_signals() as self._asked:
+            task = bar.add_task(self.folder.path.name, total=self.settings.epochs, completed=self.epoch, note="")
             while not self.finished:
-                row = self._run_epoch()
-                bar.update(task, completed=self.epoch, note=_note(row))
-        best = read_checkpoint(self.folder / "best.pt")
+                steps = len(self.batches.plan(self.epoch))
+                for loss in self._train_epoch(steps):
+                    bar.update(task, completed=self._epochs(steps), note=note_of({**self._last_row(), "loss": loss}))
+                self._end_epoch()
+        self.fabric.barrier()
+        best = read_checkpoint(self.folder.best)
         self.network.load_state_dict(best["network"])
         self.network.eval()
         return TrainingResult(self.network, self.history, self.best_epoch, self.step)
 
-    def _run_epoch(self) -> Row:
-        start = time.perf_counter()
-        self.batches.epoch = self.epoch
-        loss = self._train_epoch()
-        self.epoch += 1
-        row: Row = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "learning_rate": self.scheduler.get_last_lr()[0],
-            "loss": loss,
-        }
-        if self.epoch % self.settings.validate_every == 0 or self.epoch == self.settings.epochs:
+    def _train_epoch(self, steps: int) -> Iterator[float]:
+        """Go through the batches that are left of an epoch; yields the mean loss so far."""
+        self.module.train()
+        self.batches.epoch, self.batches.start = self.epoch, self.batch
+        self.started = saved = time.monotonic()
+        for batch in self.loader:
+            self.schedule.step(self._epochs(steps))
+            loss = self._step(cast("Data", batch))
+            self.step += 1
+            self.batch += 1
+            if loss is not None:
+                self.losses = (self.losses[0] + loss, self.losses[1] + 1)
+            if self._told_to_stop():
+                self._save()
+                log.info("%s: stopped in epoch %d, after step %d", self.folder.path, self.epoch + 1, self.step)
+                raise KeyboardInterrupt
+            if time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
+                self._save()
+                saved = time.monotonic()
+            yield self._mean_loss()
+
+    def _step(self, graph: Data) -> float | None:
+        """A gradient step; its loss before the step, or None where that was not finite and nothing was changed."""
+        loss = self._backward(graph)
+        if self.ascent is not None and math.isfinite(loss):
+            self.ascent.climb()
+            self._backward(graph)
+            self.ascent.descend()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        if not (math.isfinite(loss) and torch.isfinite(norm)):
+            self._skip(graph)
+            return None
+        self.optimizer.step()
+        self.average.update_parameters(self.network)
+        return loss
+
+    def _backward(self, graph: Data) -> float:
+        """Gradients of the loss of a batch, which processes share; returns the loss."""
+        settings = self.settings.loss
+        prediction = self.module(graph, stress=settings.stress.used, create_graph=True)
+        terms = loss_terms(prediction, graph, settings, float(self.network.energy_scale))
+        processes = self.fabric.world_size
+        if processes > 1:
+            # Gradients are averaged over processes, and costs are to be divided by what all of them count
+            shared = self._sum(torch.stack([term.count for term in terms.values()])) / processes
+            terms = {name: LossTerm(terms[name].total, count) for name, count in zip(terms, shared, strict=True)}
+        loss = weighted_loss(terms, settings, self.schedule.epochs / self.settings.epochs)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        return float(self._sum(loss.detach()) / processes)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return cast("Tensor", self.fabric.all_reduce(values, reduce_op="sum"))
+
+    def _told_to_stop(self) -> bool:
+        if self.fabric.world_size == 1:
+            return bool(self._asked)
+        # All of them stop after the same step, whichever was told
+        return bool(self._sum(torch.tensor(float(bool(self._asked)), device=self.fabric.device)))
+
+    def _skip(self, graph: Data) -> None:
+        self.skipped += 1
+        prediction = self.network(graph)
+        strange = [
+            name
+            for name, energy in zip(graph[keys.STRUCTURE_ID], prediction[keys.ENERGY].isfinite().tolist(), strict=True)
+            if not energy
+        ]
+        found = f"; not finite for {', '.join(strange)}" if strange else f" of {', '.join(graph[keys.STRUCTURE_ID])}"
+        log.warning("%s: the loss of step %d is not finite, step skipped%s", self.folder.path, self.step + 1, found)
+        if self.skipped > MAX_SKIPPED:
+            raise ComputationError(
+                f"{self.folder.path}: the loss was not finite in {self.skipped} steps, the last{found}; lower "
+                "learning_rate, or look at the labels with 'datasets info'"
+            )
+
+    def _end_epoch(self) -> None:
+        """Validate, keep the best, and write the state."""
+        loss = self._mean_loss()
+        self.epoch, self.batch, self.losses = self.epoch + 1, 0, (0.0, 0)
+        row: Row = {"epoch": self.epoch, "step": self.step, "learning_rate": self.schedule.rate, "loss": loss}
+        settings = self.settings
+        validated = self.epoch % settings.validate_every == 0 or self.epoch == settings.epochs
+        if validated:
             row |= self._validate()
-            metric = row.get(f"val_{self.settings.metric}_mae", math.nan)
-            if metric < self.best:
-                self.best, self.best_epoch = metric, self.epoch
-                network = self.averaged
-                write_checkpoint(
-                    self.folder / "best.pt",
-                    checkpoint_content(self.deploy(network), network=network.state_dict(), epoch=self.epoch),
-                )
-        row["seconds"] = time.perf_counter() - start
+            error = row.get(f"val_{settings.metric}_mae", math.nan)
+            self.schedule.validated(error)
+            if error < self.best:
+                self.best, self.best_epoch = error, self.epoch
+                self._save_best()
+        row["seconds"] = time.monotonic() - self.started
         self.history.append(row)
-        patience = self.settings.patience
-        waited = patience is not None and self.epoch - self.best_epoch >= patience
-        validated = f"val_{self.settings.metric}_mae" in row
-        self.finished = self.epoch >= self.settings.epochs or (waited and validated)
+        waited = settings.patience is not None and self.epoch - self.best_epoch >= settings.patience
+        self.finished = self.epoch >= settings.epochs or (waited and validated)
         if self.finished and not math.isfinite(self.best):
             raise ComputationError(
-                f"{self.folder}: no validation gave a finite error of the {self.settings.metric}; "
+                f"{self.folder.path}: no validation gave a finite error of the {settings.metric}; "
                 "lower learning_rate, or look at the validation structures with 'datasets info'"
             )
         self._save()
         if self.finished:
-            log.info(
-                "%s: %d epochs, best %d: %s",
-                self.folder.name,
-                self.epoch,
-                self.best_epoch,
-                _note(self.history[self.best_epoch - 1]),
-            )
-        return row
-
-    def _train_epoch(self) -> float:
-        self.module.train()
-        scale = float(self.network.energy_scale)
-        losses = []
-        for batch in self.loader:
-            graph = cast("Data", batch)
-            prediction = self.module(graph, stress=self.settings.loss.stress > 0, create_graph=True)
-            loss = weighted_loss(prediction, graph, self.settings.loss, scale)
-            self.optimizer.zero_grad()
-            self.fabric.backward(loss)
-            self.step += 1
-            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
-            if torch.isfinite(loss) and torch.isfinite(norm):
-                self.optimizer.step()
-                self.average.update_parameters(self.network)
-                losses.append(float(loss.detach()))
-            else:
-                self._skip()
-            self.scheduler.step()
-        return float(np.mean(losses)) if losses else math.nan
-
-    def _skip(self) -> None:
-        self.skipped += 1
-        log.warning("%s: the loss of step %d is not finite; step skipped", self.folder.name, self.step)
-        if self.skipped > MAX_SKIPPED:
-            raise ComputationError(
-                f"{self.folder}: the loss was not finite in {self.skipped} steps; lower learning_rate, "
-                "or look at the labels with 'datasets info'"
-            )
+            best = note_of(self.history[self.best_epoch - 1])
+            log.info("%s: %d epochs, best %d: %s", self.folder.path.name, self.epoch, self.best_epoch, best)
 
     def _validate(self) -> Row:
+        """Mean absolute errors of the averaged weights, of all structures and of each kind."""
         self.average.eval()
-        totals: dict[str, list[float]] = {name: [0.0, 0.0] for name in keys.LABELS}
-        for graph in self.validation:
-            prediction = self.averaged(graph)
-            for name, (total, count) in error_sums(prediction, graph).items():
-                totals[name][0] += total
-                totals[name][1] += count
-        return {f"val_{name}_mae": total / count for name, (total, count) in totals.items() if count}
+        totals = torch.zeros(len(self.kinds), len(keys.LABELS), 2, dtype=torch.float64, device=self.fabric.device)
+        for batch in self.validation:
+            graph = cast("Data", batch)
+            sums = error_sums(self.averaged(graph), graph)
+            kinds = torch.tensor([self.kinds[kind] for kind in graph[keys.CONFIG_TYPE]], device=totals.device)
+            totals.index_add_(0, kinds, torch.stack([sums[name] for name in keys.LABELS], dim=1))
+        totals = self._sum(totals).cpu()
+        row = _errors("", totals.sum(0))
+        if len(self.kinds) > 1:
+            for kind, number in self.kinds.items():
+                row |= _errors(f"[{kind}]", totals[number])
+        return row
 
-    def _rate(self, step: int) -> float:
-        """Learning rate at a step, of the highest."""
-        warmup = self.settings.warmup_epochs * len(self.batches)
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if self.settings.schedule == "constant":
-            return 1.0
-        progress = min(1.0, (step - warmup) / max(1.0, self.total_steps - warmup))
-        floor = self.settings.final_learning_rate
-        return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    def _save_best(self) -> None:
+        network = self.averaged
+        if self.fabric.is_global_zero:
+            self.folder.write_best(
+                checkpoint_content(self.deploy(network), network=network.state_dict(), epoch=self.epoch)
+            )
 
     def _save(self) -> None:
         state = {
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
+            "structures": self.fingerprint,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "skipped": self.skipped,
-            "history": self.history,
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "finished": self.finished,
-        }
-        write_checkpoint(self.folder / "last.pt", checkpoint_content(self.deploy(self.averaged), training=state))
-        write_text(self.folder / "log.csv", _csv(self.history))
+            "schedule": self.schedule.state_dict(),
+            "random": torch.get_rng_state(),
+        } | {name: getattr(self, name) for name in _COUNTERS}
+        if self.fabric.is_global_zero:
+            content = checkpoint_content(self.deploy(self.averaged), training=state)
+            self.folder.write_last(content, self.history)
 
     def _restore(self) -> None:
-        path = self.folder / "last.pt"
-        state = read_checkpoint(path).get("training")
-        if state is None:
-            raise InputError(f"{path}: holds no state of a training to resume from")
-        if state["settings"] != self.settings.model_dump(mode="json") or state["seed"] != self.seed:
-            raise InputError(f"{path}: was written with other settings; resume with the same, or choose another folder")
+        found = self.folder.read_last()
+        if found is None:
+            return
+        path, state = found
+        self._refuse_another(path, state)
         try:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.scheduler.load_state_dict(state["scheduler"])
+            self.schedule.load_state_dict(state["schedule"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise InputError(f"{path}: belongs to another network ({str(error).splitlines()[0]})") from error
-        for name in ("epoch", "step", "skipped", "history", "best", "best_epoch", "finished"):
+        torch.set_rng_state(state["random"])
+        for name in _COUNTERS:
             setattr(self, name, state[name])
         if not self.finished:
-            log.info("%s: resumed after epoch %d of %d", self.folder.name, self.epoch, self.settings.epochs)
+            where = f"epoch {self.epoch} of {self.settings.epochs}"
+            batch = f" and {self.batch} batches" if self.batch else ""
+            log.info("%s: resumed after %s%s", self.folder.path.name, where, batch)
+
+    def _refuse_another(self, path: Path, state: dict[str, Any]) -> None:
+        """What would not end as the uninterrupted run does."""
+        now = flattened(self.settings.model_dump(mode="json")) | {"seed": self.seed}
+        then = flattened(state.get("settings", {})) | {"seed": state.get("seed")}
+        changed = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in _MAY_CHANGE]
+        if changed:
+            shown = ", ".join(f"{key} was {then.get(key)}, is {now.get(key)}" for key in sorted(changed)[:5])
+            raise InputError(
+                f"{path}: was written with other settings ({shown}); resume with the same, or choose another folder"
+            )
+        if state.get("structures") != self.fingerprint:
+            raise InputError(
+                f"{path}: the structures or their labels have changed since; resume with the same, or choose another "
+                "folder"
+            )
+
+    def _loader(self, graphs: Sequence[Data], sampler: Sampler[list[Place]]) -> DataLoader[Data]:
+        loader = DataLoader(_Structures(graphs), batch_sampler=sampler, collate_fn=make_batch)
+        return cast("DataLoader[Data]", self.fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+
+    def _epochs(self, steps: int) -> float:
+        """Epochs that have passed, in one of so many steps."""
+        return self.epoch + self.batch / steps
+
+    def _mean_loss(self) -> float:
+        total, number = self.losses
+        return total / number if number else math.nan
+
+    def _last_row(self) -> Row:
+        """The newest validation."""
+        return next((row for row in reversed(self.history) if "val_energy_mae" in row), {})
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the training in a folder has reached its end."""
-    if not (folder / "best.pt").exists() or not (folder / "last.pt").exists():
-        return False
-    state = read_checkpoint(folder / "last.pt").get("training")
-    return state is not None and bool(state["finished"])
+def one_process(device: str = "cpu") -> Fabric:
+    """Where a training runs in this process alone."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    place = device_named(device)
+    return Fabric(accelerator=place.type, devices=1 if place.index is None else [place.index])
 
 
-def _note(row: Row) -> str:
-    parts = [f"loss {row['loss']:.4f}"]
-    if "val_energy_mae" in row:
-        parts.append(f"val E {1e3 * row['val_energy_mae']:.1f} meV/atom")
-    if "val_forces_mae" in row:
-        parts.append(f"F {1e3 * row['val_forces_mae']:.0f} meV/Å")
-    return ", ".join(parts)
-
-
-def _csv(history: Sequence[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for row in history for name in row))
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, restval="")
-    writer.writeheader()
-    writer.writerows(history)
-    return stream.getvalue()
+def _errors(kind: str, sums: Tensor) -> Row:
+    """Mean absolute errors from sums and numbers (3, 2), where there are labels."""
+    return {
+        f"val_{name}_mae{kind}": total / number
+        for name, (total, number) in zip(keys.LABELS, sums.tolist(), strict=True)
+        if number
+    }

@@ -1,10 +1,13 @@
 """Strategies: which labels a network learns, what is subtracted from them first, and which weights it starts from.
 
 ``vanilla``   DFT labels, random weights.
+``sam``       likewise, with sharpness-aware steps.
 ``pretrain``  EAM labels of perturbed structures, random weights.
-``finetune``  DFT labels, the weights of ``pretrain``; nothing is frozen.
+``finetune``  DFT labels, the weights of ``pretrain``; nothing is frozen unless asked for.
+``replay``    likewise, with some structures of ``pretrain`` in every batch, so that what they taught is not forgotten.
 ``delta``     DFT labels minus the EAM, the weights of ``pretrain`` but for a last layer of zeros, so that training
-              starts from the EAM itself with features that know atoms; deployed as EAM + network.
+              starts from the EAM itself with features that know atoms; deployed as EAM + network. With ``replay`` the
+              network is held at zero on structures that the EAM alone has labels of.
 
 All but ``delta`` learn energies relative to the reference energies of the elements, which are added again where the
 network is deployed. DFT strategies share the data, the number of epochs and the batch size, hence the gradient steps.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +25,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from ase import Atoms
+from lightning_fabric import Fabric
 from torch_geometric.data import Data
 
 from pretrain_mlip import keys
@@ -31,7 +36,7 @@ from pretrain_mlip.potentials.base import Potential, SumPotential
 from pretrain_mlip.potentials.networks import build_model
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.training.loop import Training, TrainingResult
-from pretrain_mlip.training.settings import StrategyName, TrainingSettings
+from pretrain_mlip.training.settings import ReplaySettings, StrategyName, TrainingSettings
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +49,24 @@ class Strategy:
         labels: "dft" or "eam" (perturbed structures).
         baseline: what is subtracted before and added after: "e0" or "eam".
         start: the strategy whose weights it starts from.
+        sharpness_aware: steps are.
+        replay: structures of the pretraining join every batch: always, never, or where the settings say so.
     """
 
     labels: Literal["dft", "eam"] = "dft"
     baseline: Literal["e0", "eam"] = "e0"
     start: StrategyName | None = None
+    sharpness_aware: bool = False
+    replay: Literal["always", "never", "asked"] = "never"
 
 
 STRATEGIES: dict[StrategyName, Strategy] = {
     "vanilla": Strategy(),
+    "sam": Strategy(sharpness_aware=True),
     "pretrain": Strategy(labels="eam"),
     "finetune": Strategy(start="pretrain"),
-    "delta": Strategy(baseline="eam", start="pretrain"),
+    "replay": Strategy(start="pretrain", replay="always"),
+    "delta": Strategy(baseline="eam", start="pretrain", replay="asked"),
 }
 assert set(STRATEGIES) == set(get_args(StrategyName))  # noqa: S101  # the type and the table name the same strategies
 
@@ -116,7 +127,10 @@ def train_stage(
     start: Network | None = None,
     fresh_output: bool = False,
     scale_from: Sequence[Data] | None = None,
-    device: str = "cpu",
+    replayed: Sequence[Data] = (),
+    replay: ReplaySettings | None = None,
+    freeze: Sequence[str] = (),
+    fabric: Fabric | None = None,
 ) -> TrainingResult:
     """Train one strategy, or continue it where its folder says it was.
 
@@ -133,7 +147,13 @@ def train_stage(
         start: a trained network to start from.
         fresh_output: start with an output of zero, and the scales of ``train``: features are kept, energies are not.
         scale_from: graphs that set the scales of a fresh network (default: ``train``).
-        device: "cpu", "cuda" or "auto".
+        replayed: graphs that join the batches of ``train``, with the same baseline.
+        replay: how many of them, and with which weight.
+        freeze: parts of the network that keep the weights they start from.
+        fabric: where it runs; None: in this process, on the CPU.
+
+    Raises:
+        InputError: the network to start from is another one, or has no part that is to be frozen.
     """
     network = build_model(model, baseline.elements, seed=seed, **hyperparameters)
     if start is None:
@@ -156,8 +176,49 @@ def train_stage(
     def deploy(trained: Network) -> Potential:
         return SumPotential([baseline, trained])
 
-    training = Training(network, train, validation, settings, folder, seed=seed, deploy=deploy, device=device)
+    freeze_parts(network, freeze)
+    joining = _weighted(replayed, 1.0 if replay is None else replay.weight)
+    training = Training(
+        network,
+        [*train, *joining],
+        validation,
+        settings,
+        folder,
+        seed=seed,
+        deploy=deploy,
+        fabric=fabric,
+        replayed=len(joining),
+        replay_size=0 if replay is None or not joining else replay.size(settings.batch_size),
+    )
     return training.run()
+
+
+def freeze_parts(network: Network, names: Sequence[str]) -> None:
+    """Keep parameters as they are: those of a part (``embedding``, ``blocks.0``), or one of them by its whole name.
+
+    Raises:
+        InputError: there is no such part, or nothing is left to be trained.
+    """
+    parameters = dict(network.named_parameters())
+    for name in names:
+        found = [key for key in parameters if key == name or key.startswith(f"{name}.")]
+        if not found:
+            parts = ", ".join(dict.fromkeys(key.split(".")[0] for key in parameters))
+            raise InputError(f"freeze: '{name}' is no part of {network.kind}; its parts are {parts}")
+        for key in found:
+            parameters[key].requires_grad_(False)  # noqa: FBT003
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise InputError(f"freeze: nothing of {network.kind} is left to be trained")
+
+
+def _weighted(graphs: Sequence[Data], weight: float) -> list[Data]:
+    """Graphs that count for more or less."""
+    found = []
+    for graph in graphs:
+        other = copy(graph)
+        other[keys.CONFIG_WEIGHT] = weight * graph[keys.CONFIG_WEIGHT]
+        found.append(other)
+    return found
 
 
 def _scales(graphs: Sequence[Data]) -> tuple[float, float]:

@@ -1,0 +1,154 @@
+"""What a training leaves in its folder, and how it is asked to stop."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pretrain_mlip.errors import ComputationError, InputError
+from pretrain_mlip.files import make_folder, write_text
+from pretrain_mlip.potentials.checkpoint import read_checkpoint, write_checkpoint
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]  # numbers by column
+
+
+class TrainingFolder:
+    """``last.pt``, the one before it, ``best.pt`` and ``log.csv``."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the folder.
+
+        Raises:
+            InputError: it cannot be written to.
+        """
+        self.path = make_folder(path)
+        self.last, self.before, self.best = path / "last.pt", path / "before.pt", path / "best.pt"
+        self.log = path / "log.csv"
+
+    def write_last(self, content: dict[str, Any], history: Sequence[Row]) -> None:
+        """Move a state into place; the one that was there stays beside it until the next.
+
+        Raises:
+            ComputationError: the disk is full, or cannot be written to; what was there is unharmed.
+        """
+        with refused_writes(self.last):
+            temporary = self.path / "next.pt"
+            write_checkpoint(temporary, content)
+            if self.last.exists():
+                self.last.replace(self.before)
+            temporary.replace(self.last)
+            write_text(self.log, to_csv(history))
+
+    def write_best(self, content: dict[str, Any]) -> None:
+        """Move a potential into place.
+
+        Raises:
+            ComputationError: as for ``write_last``.
+        """
+        with refused_writes(self.best):
+            write_checkpoint(self.best, content)
+
+    def read_last(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest state that can be read, with its file; None where no training has begun.
+
+        Raises:
+            InputError: there are states, but none that can be read.
+        """
+        troubles = []
+        for path in (self.last, self.before):
+            if not path.exists():
+                continue
+            try:
+                state = _state_of(path)
+            except InputError as error:
+                troubles.append(error)
+                continue
+            for trouble in troubles:
+                log.warning("%s; going on from %s, which was written before it", trouble, path.name)
+            if path == self.before and not troubles:
+                log.warning("%s is missing; going on from %s, which was written before it", self.last, path.name)
+            return path, state
+        if troubles:
+            raise InputError(f"{troubles[0]}; remove {self.path} to train anew")
+        return None
+
+
+def _state_of(path: Path) -> dict[str, Any]:
+    state = read_checkpoint(path).get("training")
+    if state is None:
+        raise InputError(f"{path}: holds no state of a training to resume from")
+    return state
+
+
+def is_finished(path: Path) -> bool:
+    """Whether the training in a folder has reached its end."""
+    if not (path / "best.pt").exists() or not (path / "last.pt").exists():
+        return False
+    try:
+        state = read_checkpoint(path / "last.pt").get("training")
+    except InputError:  # damaged: the training will say so, and go on from the state before
+        return False
+    return state is not None and bool(state["finished"])
+
+
+@contextmanager
+def refused_writes(path: Path) -> Iterator[None]:
+    """Turn what the system says of a full or broken disk into a message."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError where a write fails
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ComputationError(
+            f"{path}: cannot be written ({reason}); the checkpoint before is unharmed: make room, then resume"
+        ) from error
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and Ctrl-C instead of ending at once; the second one ends at once. Main thread only."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # as signal wants it
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def to_csv(history: Sequence[Row]) -> str:
+    """One line per epoch."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, restval="")
+    writer.writeheader()
+    writer.writerows(history)
+    return stream.getvalue()
+
+
+def note_of(row: Row) -> str:
+    """A row for people."""
+    parts = [f"loss {row['loss']:.4f}"] if math.isfinite(row["loss"]) else []
+    if "val_energy_mae" in row:
+        parts.append(f"val E {1e3 * row['val_energy_mae']:.1f} meV/atom")
+    if "val_forces_mae" in row:
+        parts.append(f"F {1e3 * row['val_forces_mae']:.0f} meV/Å")
+    return ", ".join(parts)
