@@ -113,6 +113,22 @@ def test_asked_to_stop_within_an_epoch_it_writes_and_ends_the_same(tmp_path: Pat
         assert [row["loss"] for row in resumed.history] == [row["loss"] for row in whole.history]
 
 
+def test_asked_to_stop_after_the_last_step_what_follows_is_not_begun(tmp_path: Path) -> None:
+    end = Training._end_epoch
+
+    def interrupted(self: Training) -> None:
+        if self.epoch == SETTINGS.epochs - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        end(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Training, "_end_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    assert is_finished(tmp_path)
+    assert train(tmp_path).steps == 15
+
+
 def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = train(tmp_path)
     content = (tmp_path / "last.pt").read_bytes()
@@ -193,6 +209,17 @@ def test_frozen_parts_keep_their_weights(tmp_path: Path) -> None:
         train_stage("finetune", "cgcnn", SMALL, *data, E0, SETTINGS, tmp_path / "c", start=first, freeze=["readuot"])
 
 
+def test_double_precision_is_kept_from_pretraining_to_finetuning(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"dtype": "float64", "epochs": 1})
+    data = graphs(0, 6), graphs(8, 11)
+    start = train_stage("pretrain", "cgcnn", SMALL, *data, E0, settings, tmp_path / "a").network
+    assert start.energy_scale.dtype == torch.float64
+    still = settings.model_copy(update={"learning_rate": 1e-14, "weight_decay": 0.0})
+    found = train_stage("finetune", "cgcnn", SMALL, *data, E0, still, tmp_path / "b", start=start).network
+    for name, value in start.state_dict().items():
+        assert torch.allclose(found.state_dict()[name], value, rtol=0, atol=1e-12)  # float32 would leave 1e-8
+
+
 def test_replayed_structures_take_part_and_cost_no_step(tmp_path: Path) -> None:
     data = graphs(0, 6), graphs(8, 11)
     start = train_stage("pretrain", "cgcnn", SMALL, *data, E0, SETTINGS, tmp_path / "a").network
@@ -269,7 +296,10 @@ def test_step_with_a_loss_that_is_not_finite_is_skipped_and_too_many_end_it(
     with pytest.raises(ComputationError, match="not finite"):
         Training(network, data, graphs(8, 9), settings, tmp_path).run()
     assert "step skipped" in caplog.text
-    assert "of silica_mini" in caplog.text  # the structures at fault are named
+    name = data[1][keys.STRUCTURE_ID]
+    skipped = [record.getMessage() for record in caplog.records if "step skipped" in record.getMessage()]
+    assert skipped
+    assert all(message.endswith(f"({name})") for message in skipped)  # and not the one that shares its batch
     assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
     assert any((value != before[name]).any() for name, value in network.state_dict().items())
 

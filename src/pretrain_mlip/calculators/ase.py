@@ -15,23 +15,11 @@ from torch_geometric.data import Data
 from pretrain_mlip import keys
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.graphs.graph import device_named, make_graph, within
-from pretrain_mlip.potentials.base import Potential, Products
+from pretrain_mlip.potentials.base import Potential, Products, dtype_named
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, load_potential, potential_from_content
 from pretrain_mlip.potentials.compiled import compiled, uncompiled
 
 _OF_ASE = frozenset({"atoms", "directory", "ignore_bad_restart_file", "label", "restart"})
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-def dtype_named(name: str) -> torch.dtype:
-    """A precision of networks.
-
-    Raises:
-        InputError: it is neither float32 nor float64.
-    """
-    if name not in DTYPES:
-        raise InputError(f"dtype '{name}': expected one of {', '.join(DTYPES)}")
-    return DTYPES[name]
 
 
 class PretrainedMLIP(Calculator):

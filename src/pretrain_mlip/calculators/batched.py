@@ -10,11 +10,10 @@ from ase import Atoms
 from torch_geometric.data import Data
 
 from pretrain_mlip import keys
-from pretrain_mlip.calculators.ase import dtype_named
 from pretrain_mlip.console import track
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.graphs.graph import device_named, make_batch, make_graph
-from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.base import Potential, dtype_named
 from pretrain_mlip.structures.io import Labels, name_of, set_labels
 
 EDGES_PER_BATCH = 100_000  # enough to hide the overhead of a call, small enough for caches and memory

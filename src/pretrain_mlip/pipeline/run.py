@@ -38,6 +38,7 @@ from pretrain_mlip.report.results import FILE_NAME, Results
 from pretrain_mlip.settings import flattened, to_yaml
 from pretrain_mlip.structures.checks import summarise
 from pretrain_mlip.structures.splits import Splits
+from pretrain_mlip.training.settings import WITHOUT_EFFECT
 from pretrain_mlip.training.stages import STRATEGIES, freeze_parts, with_prerequisites
 
 log = logging.getLogger(__name__)
@@ -315,7 +316,9 @@ def _check_same(folder: RunFolder, config: RunConfig) -> None:
     old, new = (
         flattened(settings.model_dump(mode="json", exclude=free)) for settings in (folder.read_config(), config)
     )
-    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    changed = sorted(
+        key for key in {*old, *new} if old.get(key) != new.get(key) and key.split(".")[-1] not in WITHOUT_EFFECT
+    )
     if changed:
         shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in changed[:5])
         raise InputError(

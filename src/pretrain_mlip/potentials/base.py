@@ -26,6 +26,7 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.graphs.graph import batch_index, edge_vectors, within
 
 Products = Literal["full", "tf32", "bfloat16"]
+DTYPES = {"float32": torch.float32, "float64": torch.float64}  # of networks
 
 
 class Potential(nn.Module, ABC):
@@ -166,6 +167,17 @@ class Potential(nn.Module, ABC):
         """
         if products not in get_args(Products):
             raise InputError(f"products '{products}': expected one of {', '.join(get_args(Products))}")
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """A precision of networks.
+
+    Raises:
+        InputError: it is neither float32 nor float64.
+    """
+    if name not in DTYPES:
+        raise InputError(f"dtype '{name}': expected one of {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def forces_from_gradient(gradient: Tensor, edge_index: Tensor, atoms: int) -> Tensor:

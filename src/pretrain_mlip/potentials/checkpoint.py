@@ -13,7 +13,7 @@ import torch
 
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import atomic_path
-from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
+from pretrain_mlip.potentials.base import DTYPES, Potential, ReferenceEnergies, SumPotential
 from pretrain_mlip.potentials.compiled import uncompiled
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.eam.form import EAM
@@ -29,7 +29,6 @@ _UNREADABLE = (  # what torch.load raises for files that torch.save did not writ
     *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError),
     *(RuntimeError, LookupError, TypeError, ValueError, AttributeError),
 )
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def potential_from_config(config: dict[str, Any]) -> Potential:
@@ -127,7 +126,7 @@ def potential_from_content(content: dict[str, Any]) -> Potential:
     """
     try:
         potential = potential_from_config(content["config"])
-        potential.set_dtype(_DTYPES[content["dtype"]])
+        potential.set_dtype(DTYPES[content["dtype"]])
         potential.load_state_dict(content["state"])
     except InputError:
         raise

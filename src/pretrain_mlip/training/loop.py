@@ -27,7 +27,7 @@ from pretrain_mlip import keys
 from pretrain_mlip.console import progress_bar
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.graphs.graph import device_named, make_batch
-from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.base import Potential, dtype_named
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, read_checkpoint
 from pretrain_mlip.potentials.compiled import compiled
 from pretrain_mlip.potentials.networks.base import Network
@@ -37,13 +37,12 @@ from pretrain_mlip.training.data import edge_counts, fingerprint
 from pretrain_mlip.training.loss import LossTerm, error_sums, loss_terms, weighted_loss
 from pretrain_mlip.training.sam import Ascent
 from pretrain_mlip.training.schedules import Schedule
-from pretrain_mlip.training.settings import TrainingSettings
+from pretrain_mlip.training.settings import WITHOUT_EFFECT, TrainingSettings
 from pretrain_mlip.training.state import Row, TrainingFolder, note_of, stop_signals
 
 log = logging.getLogger(__name__)
 MAX_SKIPPED = 20  # steps with a loss that is not finite before a run gives up
 _COUNTERS = ("epoch", "batch", "step", "skipped", "losses", "history", "best", "best_epoch", "finished")
-_MAY_CHANGE = {"checkpoint_minutes"}  # settings without an effect on the result
 
 
 @dataclass
@@ -86,7 +85,7 @@ class Training:
         seed: int = 0,
         deploy: Callable[[Network], Potential] = lambda network: network,
         fabric: Fabric | None = None,
-        replayed: int = 0,
+        replayed: Sequence[Data] = (),
         replay_size: int = 0,
     ) -> None:
         """Set up a training; nothing runs yet.
@@ -100,20 +99,20 @@ class Training:
             seed: of the order of structures.
             deploy: what is saved for use, given the network: its sum with reference energies, say.
             fabric: launched; where and in how many processes it runs. None: one process on the CPU.
-            replayed: so many structures at the end of ``train`` belong to no epoch, but join every batch.
+            replayed: graphs that belong to no epoch, but join every batch.
             replay_size: how many of them join a batch.
 
         Raises:
             InputError: there is nothing to train or validate on, a structure has too many edges for a batch, the folder
                 cannot be written, or there is no C++ compiler for a network that is to be compiled.
         """
-        if len(train) <= replayed or not len(validation):
-            found = f"{len(train) - replayed}, {len(validation)}"
+        if not len(train) or not len(validation):
+            found = f"{len(train)}, {len(validation)}"
             raise InputError(f"training in {folder} needs training and validation structures (got {found})")
         self.settings, self.seed, self.deploy = settings, seed, deploy
         self.folder = TrainingFolder(folder)
         self.fabric = fabric or one_process()
-        network.set_dtype({"float32": torch.float32, "float64": torch.float64}[settings.dtype])
+        network.set_dtype(dtype_named(settings.dtype))
         self.network = network
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -124,29 +123,35 @@ class Training:
         self.module, self.optimizer = self.fabric.setup(compiled(network) if settings.compile else network, optimizer)
         self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
         self.averaged = cast("Network", self.average.module)
-        shares = {"rank": self.fabric.global_rank, "processes": self.fabric.world_size}
-        self.batches = Batches(
-            edge_counts(train),
-            settings.batch_size,
-            seed,
-            max_edges=settings.max_edges,
-            replayed=replayed,
-            replay_size=replay_size,
-            name_of=lambda index: str(train[index].get(keys.STRUCTURE_ID, f"training structure {index}")),
-            **shares,
-        )
-        self.loader = self._loader(train, self.batches)
-        self.validation = self._loader(
-            validation, InOrder(edge_counts(validation), 4 * settings.batch_size, settings.max_edges, **shares)
-        )
-        self.kinds = {kind: number for number, kind in enumerate(sorted({g[keys.CONFIG_TYPE] for g in validation}))}
-        self.fingerprint = fingerprint([train, validation])
+        self._set_up_data(train, validation, replayed, replay_size)
         self._asked: list[int] = []
         self.started = time.monotonic()
         self.epoch, self.batch, self.step, self.skipped = 0, 0, 0, 0
         self.losses = (0.0, 0)  # sum and number of those of the epoch
         self.history: list[Row] = []
         self.best, self.best_epoch, self.finished = math.inf, 0, False
+
+    def _set_up_data(
+        self, train: Sequence[Data], validation: Sequence[Data], replayed: Sequence[Data], replay_size: int
+    ) -> None:
+        settings, graphs = self.settings, [*train, *replayed]
+        shares = {"rank": self.fabric.global_rank, "processes": self.fabric.world_size}
+        self.batches = Batches(
+            edge_counts(graphs),
+            settings.batch_size,
+            self.seed,
+            max_edges=settings.max_edges,
+            replayed=len(replayed),
+            replay_size=replay_size,
+            name_of=lambda index: graphs[index][keys.STRUCTURE_ID],
+            **shares,
+        )
+        self.loader = self._loader(graphs, self.batches)
+        self.validation = self._loader(
+            validation, InOrder(edge_counts(validation), 4 * settings.batch_size, settings.max_edges, **shares)
+        )
+        self.kinds = {kind: number for number, kind in enumerate(sorted({g[keys.CONFIG_TYPE] for g in validation}))}
+        self.fingerprint = fingerprint([train, replayed, validation])
 
     def run(self) -> TrainingResult:
         """Train to the end, from where last.pt left off if it is there; returns the best network.
@@ -164,6 +169,8 @@ class Training:
                 for loss in self._train_epoch(steps):
                     bar.update(task, completed=self._epochs(steps), note=note_of({**self._last_row(), "loss": loss}))
                 self._end_epoch()
+            if self._told_to_stop():  # after the last step: what comes after the training is not wanted either
+                raise KeyboardInterrupt
         self.fabric.barrier()
         best = read_checkpoint(self.folder.best)
         self.network.load_state_dict(best["network"])
@@ -233,13 +240,12 @@ class Training:
 
     def _skip(self, graph: Data) -> None:
         self.skipped += 1
-        prediction = self.network(graph)
-        strange = [
-            name
-            for name, energy in zip(graph[keys.STRUCTURE_ID], prediction[keys.ENERGY].isfinite().tolist(), strict=True)
-            if not energy
-        ]
-        found = f"; not finite for {', '.join(strange)}" if strange else f" of {', '.join(graph[keys.STRUCTURE_ID])}"
+        # Of labels and predictions alike; the gradient alone may overflow too, and then any of them may be at fault
+        sums = torch.stack(list(error_sums(self.network(graph), graph).values()))
+        finite = sums.isfinite().all(dim=2).all(dim=0).tolist()
+        names = graph[keys.STRUCTURE_ID]
+        strange = [name for name, fine in zip(names, finite, strict=True) if not fine] or names
+        found = f" ({', '.join(strange)})"
         log.warning("%s: the loss of step %d is not finite, step skipped%s", self.folder.path, self.step + 1, found)
         if self.skipped > MAX_SKIPPED:
             raise ComputationError(
@@ -338,7 +344,7 @@ class Training:
         """What would not end as the uninterrupted run does."""
         now = flattened(self.settings.model_dump(mode="json")) | {"seed": self.seed}
         then = flattened(state.get("settings", {})) | {"seed": state.get("seed")}
-        changed = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in _MAY_CHANGE]
+        changed = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in WITHOUT_EFFECT]
         if changed:
             shown = ", ".join(f"{key} was {then.get(key)}, is {now.get(key)}" for key in sorted(changed)[:5])
             raise InputError(

@@ -10,6 +10,7 @@ from pretrain_mlip.settings import Settings
 
 StrategyName = Literal["vanilla", "sam", "pretrain", "finetune", "replay", "delta"]  # see training/strategies.py
 Cost = Literal["huber", "l2", "l1"]
+WITHOUT_EFFECT = frozenset({"checkpoint_minutes"})  # settings that change no result
 
 
 class TermSettings(Settings):

@@ -32,7 +32,7 @@ from pretrain_mlip import keys
 from pretrain_mlip.console import track
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.graphs.graph import make_batch, make_graph
-from pretrain_mlip.potentials.base import Potential, SumPotential
+from pretrain_mlip.potentials.base import Potential, SumPotential, dtype_named
 from pretrain_mlip.potentials.networks import build_model
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.training.loop import Training, TrainingResult
@@ -156,41 +156,44 @@ def train_stage(
         InputError: the network to start from is another one, or has no part that is to be frozen.
     """
     network = build_model(model, baseline.elements, seed=seed, **hyperparameters)
+    network.set_dtype(dtype_named(settings.dtype))
     if start is None:
         network.set_scales(*_scales(scale_from or train))
     else:
-        if start.config() != network.config():
-            raise InputError(
-                f"{name}: the pretrained network is another one ({start.config()}) than asked for ({network.config()})"
-            )
-        network.load_state_dict(start.state_dict())
-        if fresh_output:
-            network.set_scales(*_scales(train))
-            network.reset_output()
+        _start_from(start, network, name, train if fresh_output else None)
         log.info(
             "%s starts from a pretrained network; errors on the validation set before training: %s",
             name,
             _errors(network, validation),
         )
+    freeze_parts(network, freeze)
 
     def deploy(trained: Network) -> Potential:
         return SumPotential([baseline, trained])
 
-    freeze_parts(network, freeze)
-    joining = _weighted(replayed, 1.0 if replay is None else replay.weight)
+    joining = () if replay is None else _weighted(replayed, replay.weight)
+    size = 0 if replay is None else replay.size(settings.batch_size)
     training = Training(
-        network,
-        [*train, *joining],
-        validation,
-        settings,
-        folder,
+        *(network, train, validation, settings, folder),
         seed=seed,
         deploy=deploy,
         fabric=fabric,
-        replayed=len(joining),
-        replay_size=0 if replay is None or not joining else replay.size(settings.batch_size),
+        replayed=joining,
+        replay_size=size,
     )
     return training.run()
+
+
+def _start_from(start: Network, network: Network, name: str, scale_from: Sequence[Data] | None) -> None:
+    """Give a network the weights of another; with graphs to take scales from, its output is zero afterwards."""
+    if start.config() != network.config():
+        raise InputError(
+            f"{name}: the pretrained network is another one ({start.config()}) than asked for ({network.config()})"
+        )
+    network.load_state_dict(start.state_dict())
+    if scale_from is not None:
+        network.set_scales(*_scales(scale_from))
+        network.reset_output()
 
 
 def freeze_parts(network: Network, names: Sequence[str]) -> None:
