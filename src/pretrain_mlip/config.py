@@ -13,7 +13,13 @@ from pretrain_mlip.settings import Settings
 from pretrain_mlip.structures.io import LabelKeys
 from pretrain_mlip.structures.perturbation import PerturbationSettings
 from pretrain_mlip.structures.splits import SplitSettings
-from pretrain_mlip.training.settings import ReplaySettings, SAMSettings, StrategyName, TrainingSettings
+from pretrain_mlip.training.settings import (
+    ElementMatch,
+    ReplaySettings,
+    SAMSettings,
+    StrategyName,
+    TrainingSettings,
+)
 
 
 def _as_list(value: Any) -> Any:
@@ -47,7 +53,20 @@ class ModelSettings(Settings):
 class FinetuningSettings(Settings):
     """What finetuning does differently; epochs, batches and loss are those of the training on DFT."""
 
-    learning_rate: float = Field(default=5e-3, gt=0, description="highest learning rate")
+    start: str | None = Field(
+        default=None,
+        description="checkpoint to start from in place of a pretraining: ours, a folder of MatGL's, a .ckpt of "
+        "TorchMD-NET's; its network is then that of the run",
+    )
+    elements: ElementMatch = Field(
+        default="same",
+        description="elements of that checkpoint: same as in the data; subset: others of it are dropped; any: those "
+        "that it lacks are added with average weights too",
+    )
+
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="highest learning rate; null: that of the architecture"
+    )
     freeze: list[str] = Field(
         default_factory=list, description="parts of the network that keep their pretrained weights, such as embedding"
     )

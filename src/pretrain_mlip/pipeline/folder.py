@@ -8,6 +8,8 @@ from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.settings import read_settings
 
+FOUNDATION = "foundation"
+
 
 class RunFolder:
     """The folder of a run. All that a later step needs is in it; it goes on without the input files."""
@@ -35,6 +37,11 @@ class RunFolder:
     def potential(self, name: str) -> Path:
         """File of a potential: "eam" or a strategy."""
         return self.eam if name == "eam" else self.model(name) / "best.pt"
+
+    @property
+    def foundation(self) -> Path:
+        """The potential that finetuning starts from where it comes from elsewhere."""
+        return self.potential(FOUNDATION)
 
     def read_config(self) -> RunConfig:
         """The configuration that the run was started with.

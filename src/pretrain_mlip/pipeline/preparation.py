@@ -18,7 +18,9 @@ from pretrain_mlip.console import table
 from pretrain_mlip.files import make_folder, read_json, write_json
 from pretrain_mlip.keys import SPLITS
 from pretrain_mlip.pipeline.folder import RunFolder
+from pretrain_mlip.pipeline.foundation import read_foundation, reconciled, with_elements
 from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.checkpoint import save_potential
 from pretrain_mlip.potentials.eam.adoption import adopt_setfl
 from pretrain_mlip.potentials.eam.decomposition import decompose_dimers
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom, Form
@@ -197,3 +199,14 @@ def prepare_pretraining(folder: RunFolder, splits: Splits, eam: EmbeddedAtom, co
         write_json(folder.pretraining_counts, dict(sorted(counts.items())))
         log.info("perturbation: %s", ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
     return read_json(folder.pretraining_counts)
+
+
+def prepare_foundation(folder: RunFolder, splits: Splits, eam: EmbeddedAtom, config: RunConfig) -> None:
+    """Take the weights that finetuning starts from into the run, for its elements and with its energies."""
+    if config.finetuning.start is None or folder.foundation.exists():
+        return
+    name = config.finetuning.start
+    network = with_elements(read_foundation(Path(name)), eam.elements, config.finetuning.elements, name)
+    potential = reconciled(network, splits.train, config.data.reference_energies)
+    make_folder(folder.foundation.parent)
+    save_potential(folder.foundation, potential)

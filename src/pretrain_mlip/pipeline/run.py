@@ -19,27 +19,28 @@ from typing import Any, Literal
 import torch
 
 from pretrain_mlip import console
-from pretrain_mlip.config import RunConfig
+from pretrain_mlip.config import ModelSettings, RunConfig
 from pretrain_mlip.dynamics.survival import check_starts
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import make_folder, sha256, write_text
 from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.keys import CONFIG_TYPE
 from pretrain_mlip.pipeline import preparation, trials
-from pretrain_mlip.pipeline.folder import RunFolder
-from pretrain_mlip.pipeline.strategies import stage_settings, train_strategies
+from pretrain_mlip.pipeline.folder import FOUNDATION, RunFolder
+from pretrain_mlip.pipeline.foundation import foundation_model
+from pretrain_mlip.pipeline.strategies import needs_perturbation, stage_settings, train_strategies
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.eam.inputs import elements_of
 from pretrain_mlip.potentials.eam.setfl_reading import read_setfl
 from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
-from pretrain_mlip.potentials.networks import build_model, model_settings
+from pretrain_mlip.potentials.networks import build_model, model_class, model_settings
 from pretrain_mlip.report.html import write_report
 from pretrain_mlip.report.results import FILE_NAME, Results
 from pretrain_mlip.settings import flattened, to_yaml
 from pretrain_mlip.structures.checks import summarise
 from pretrain_mlip.structures.splits import Splits
 from pretrain_mlip.training.settings import WITHOUT_EFFECT
-from pretrain_mlip.training.stages import STRATEGIES, freeze_parts, with_prerequisites
+from pretrain_mlip.training.stages import STRATEGIES, freeze_parts
 
 log = logging.getLogger(__name__)
 TRIALS = {"stability": "survival", "rdf": "rdf"}  # group of settings -> section of the results
@@ -93,15 +94,28 @@ def resume_pipeline(path: Path) -> Path:
 
 
 def resolved(config: RunConfig) -> RunConfig:
-    """The configuration with every default of the network filled in.
+    """The configuration with every default of the network filled in, learning rates included.
 
     Raises:
-        InputError: the network, one of its hyperparameters or a part of it that is to be frozen is unknown.
+        InputError: the network, one of its hyperparameters or a part of it that is to be frozen is unknown, or the
+            weights to start from are of another network.
     """
-    hyperparameters = model_settings(config.model.name, config.model.hyperparameters).model_dump(mode="json")
+    model = foundation_model(config) if config.finetuning.start is not None else config.model
+    hyperparameters = model_settings(model.name, model.hyperparameters).model_dump(mode="json")
     if config.finetuning.freeze:
-        freeze_parts(build_model(config.model.name, ["H"], **hyperparameters), config.finetuning.freeze)
-    return config.model_copy(update={"model": config.model.model_copy(update={"hyperparameters": hyperparameters})})
+        freeze_parts(build_model(model.name, ["H"], **hyperparameters), config.finetuning.freeze)
+    network = model_class(model.name)
+    rates = {
+        "training": network.learning_rate,
+        "pretraining": network.learning_rate,
+        "finetuning": network.finetuning_rate,
+    }
+    groups = {
+        name: group.model_copy(update={"learning_rate": group.learning_rate or rate})
+        for name, rate in rates.items()
+        for group in [getattr(config, name)]
+    }
+    return config.model_copy(update=groups | {"model": ModelSettings(name=model.name, hyperparameters=hyperparameters)})
 
 
 class _Run:
@@ -124,18 +138,20 @@ class _Run:
         with self._timed("EAM"):
             eam = preparation.prepare_eam(self.folder, splits, self.config)
             self._describe_eam(eam, splits)
-        if any(STRATEGIES[name].labels == "eam" for name in with_prerequisites(self.config.strategies)):
+        if needs_perturbation(self.config):
             with self._timed("perturbation"):
                 counts = preparation.prepare_pretraining(self.folder, splits, eam, self.config)
                 if self.results.dataset is not None:
                     self.results.dataset.pretraining_frames = counts["kept"]
+        preparation.prepare_foundation(self.folder, splits, eam, self.config)
         with self._timed("training"):
             names = train_strategies(self.folder, self.config)
             self._describe_training(names)
         if until == "training":
             self._write()
             return
-        everything = [trials.EAM_NAME, *names]
+        foundation = [FOUNDATION] if self.config.finetuning.start is not None else []
+        everything = [trials.EAM_NAME, *foundation, *names]
         if self.results.errors is None:
             self._test(everything, splits, eam)
         self._dynamics(everything, splits)

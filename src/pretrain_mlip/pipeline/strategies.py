@@ -15,7 +15,8 @@ from pretrain_mlip.config import RunConfig
 from pretrain_mlip.files import read_json
 from pretrain_mlip.parallel import run_in_processes
 from pretrain_mlip.pipeline.folder import RunFolder
-from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
+from pretrain_mlip.pipeline.foundation import network_of, references_of
+from pretrain_mlip.potentials.base import Potential, ReferenceEnergies
 from pretrain_mlip.potentials.checkpoint import load_potential
 from pretrain_mlip.potentials.eam.storage import load_eam
 from pretrain_mlip.potentials.networks.base import Network
@@ -40,7 +41,7 @@ def train_strategies(folder: RunFolder, config: RunConfig) -> list[StrategyName]
     Returns:
         All trained strategies, in the order in which the report shows them.
     """
-    names = with_prerequisites(config.strategies)
+    names = trained_strategies(config)
     if all(is_finished(folder.model(name)) for name in names):
         return names
     # In this process every training draws its own bar
@@ -58,12 +59,22 @@ def train_strategies(folder: RunFolder, config: RunConfig) -> list[StrategyName]
     return names
 
 
+def trained_strategies(config: RunConfig) -> list[StrategyName]:
+    """Those asked for and those that they start from, in an order in which they can be trained."""
+    return with_prerequisites(config.strategies, foundation=config.finetuning.start is not None)
+
+
+def needs_perturbation(config: RunConfig) -> bool:
+    """Whether anything is trained on labels of the EAM."""
+    return any(STRATEGIES[name].labels == "eam" or _replays(config, name) for name in trained_strategies(config))
+
+
 def stage_settings(config: RunConfig, name: StrategyName) -> TrainingSettings:
     """The settings of the loop for a strategy. All DFT strategies make the same number of gradient steps."""
     strategy = STRATEGIES[name]
     if strategy.labels == "eam":
         return config.pretraining
-    changes: dict[str, float] = {}
+    changes: dict[str, float | None] = {}
     if strategy.start is not None:
         changes["learning_rate"] = config.finetuning.learning_rate
     if strategy.sharpness_aware:
@@ -74,7 +85,8 @@ def stage_settings(config: RunConfig, name: StrategyName) -> TrainingSettings:
 def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> None:
     """Train one strategy from the files of a run; its models/<strategy>/ receives the result."""
     strategy = STRATEGIES[name]
-    baseline = _baseline(folder, name)
+    start = _start(folder, config, name)
+    baseline = _baseline(folder, config, name)
     cutoff = _network_cutoff(config)
 
     def graphs(split: str, labels: str = strategy.labels) -> list:
@@ -82,7 +94,7 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> 
         return residual_graphs(read_structures(path), cutoff, baseline, f"{name}: {split} graphs")
 
     train, validation = graphs("train"), graphs("val")
-    replays = strategy.replay == "always" or (strategy.replay == "asked" and config.delta.replay)
+    replays = _replays(config, name)
     # A pretrained network must fit DFT later: its scale is that of the DFT forces
     scale_from = graphs("train", "dft") if strategy.labels == "eam" else None
     train_stage(
@@ -95,7 +107,7 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> 
         stage_settings(config, name),
         folder.model(name),
         seed=config.seed,
-        start=_network(folder.potential(strategy.start)) if strategy.start is not None else None,
+        start=start,
         fresh_output=strategy.start is not None and STRATEGIES[strategy.start].baseline != strategy.baseline,
         scale_from=scale_from,
         replayed=graphs("train", "eam") if replays else (),
@@ -130,9 +142,28 @@ def _waves(names: Sequence[StrategyName]) -> list[list[StrategyName]]:
     return [waves[depth] for depth in sorted(waves)]
 
 
-def _baseline(folder: RunFolder, name: StrategyName) -> Potential:
-    if STRATEGIES[name].baseline == "eam":
+def _replays(config: RunConfig, name: StrategyName) -> bool:
+    """Whether structures of the pretraining join the batches of a strategy."""
+    replay = STRATEGIES[name].replay
+    return replay == "always" or (replay == "asked" and config.delta.replay)
+
+
+def _start(folder: RunFolder, config: RunConfig, name: StrategyName) -> Network | None:
+    """The network that a strategy starts from."""
+    before = STRATEGIES[name].start
+    if before is None:
+        return None
+    path = folder.potential(before) if config.finetuning.start is None else folder.foundation
+    return network_of(load_potential(path), str(path))
+
+
+def _baseline(folder: RunFolder, config: RunConfig, name: StrategyName) -> Potential:
+    """What is subtracted from labels: the EAM, or the reference energies of the weights that are trained."""
+    strategy = STRATEGIES[name]
+    if strategy.baseline == "eam":
         return load_eam(folder.eam)
+    if strategy.start is not None and config.finetuning.start is not None:
+        return references_of(load_potential(folder.foundation))
     energies = read_json(folder.reference_energies)
     return ReferenceEnergies({symbol: energies[symbol] for symbol in load_eam(folder.eam).elements})
 
@@ -141,14 +172,6 @@ def _network_cutoff(config: RunConfig) -> float:
     from pretrain_mlip.potentials.networks import model_settings
 
     return model_settings(config.model.name, config.model.hyperparameters).cutoff
-
-
-def _network(path: Path) -> Network:
-    """The network in a checkpoint of ours."""
-    potential = load_potential(path)
-    parts = potential.potentials() if isinstance(potential, SumPotential) else [potential]
-    (network,) = [part for part in parts if isinstance(part, Network)]
-    return network
 
 
 @contextmanager

@@ -109,13 +109,15 @@ class Training:
         if not len(train) or not len(validation):
             found = f"{len(train)}, {len(validation)}"
             raise InputError(f"training in {folder} needs training and validation structures (got {found})")
-        self.settings, self.seed, self.deploy = settings, seed, deploy
+        rate = settings.learning_rate or network.learning_rate
+        self.settings = settings = settings.model_copy(update={"learning_rate": rate})
+        self.seed, self.deploy = seed, deploy
         self.folder = TrainingFolder(folder)
         self.fabric = fabric or one_process()
         network.set_dtype(dtype_named(settings.dtype))
         self.network = network
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=settings.weight_decay)
         self.ascent = None if settings.sam_rho is None else Ascent(trained, settings.sam_rho)
         self.schedule = Schedule(optimizer, settings)
         network.set_products(settings.products)

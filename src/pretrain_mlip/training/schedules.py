@@ -18,12 +18,13 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer, settings: TrainingSettings) -> None:
         self.optimizer, self.settings = optimizer, settings
+        self.highest = float(optimizer.defaults["lr"])
         self.epochs = 0.0  # passed, fractions included
         self.plateau = ReduceLROnPlateau(
             optimizer,
             factor=settings.plateau_factor,
             patience=settings.plateau_patience,
-            min_lr=settings.final_learning_rate * settings.learning_rate,
+            min_lr=settings.final_learning_rate * self.highest,
         )
 
     @property
@@ -36,7 +37,7 @@ class Schedule:
         was_warm, self.epochs = self.epochs >= self.settings.warmup_epochs, epochs
         if self.settings.schedule != "plateau" or not was_warm or epochs == 0:
             for group in self.optimizer.param_groups:
-                group["lr"] = self.settings.learning_rate * self._factor()
+                group["lr"] = self.highest * self._factor()
 
     def validated(self, error: float) -> None:
         """Take note of a validation."""

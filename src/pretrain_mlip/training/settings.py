@@ -10,6 +10,7 @@ from pretrain_mlip.settings import Settings
 
 StrategyName = Literal["vanilla", "sam", "pretrain", "finetune", "replay", "delta"]  # see training/strategies.py
 Cost = Literal["huber", "l2", "l1"]
+ElementMatch = Literal["same", "subset", "any"]
 WITHOUT_EFFECT = frozenset({"checkpoint_minutes"})  # settings that change no result
 
 
@@ -72,7 +73,9 @@ class TrainingSettings(Settings):
         ge=1,
         description="edges per gradient step, above which a batch is closed earlier; null: any number",
     )
-    learning_rate: float = Field(default=1e-2, gt=0, description="highest learning rate of AdamW")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="highest learning rate of AdamW; null: that of the architecture"
+    )
     weight_decay: float = Field(default=1e-3, ge=0, description="weight decay of AdamW")
     warmup_epochs: float = Field(default=2.0, ge=0, description="epochs of linear warm-up")
     schedule: Literal["cosine", "plateau", "constant"] = Field(

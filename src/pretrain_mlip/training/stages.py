@@ -71,13 +71,16 @@ STRATEGIES: dict[StrategyName, Strategy] = {
 assert set(STRATEGIES) == set(get_args(StrategyName))  # noqa: S101  # the type and the table name the same strategies
 
 
-def with_prerequisites(names: Sequence[StrategyName]) -> list[StrategyName]:
-    """The strategies and those whose weights they start from, in an order in which they can be trained."""
+def with_prerequisites(names: Sequence[StrategyName], *, foundation: bool = False) -> list[StrategyName]:
+    """The strategies and those whose weights they start from, in an order in which they can be trained.
+
+    With a ``foundation``, weights from elsewhere, none is added.
+    """
     ordered: list[StrategyName] = []
 
     def add(name: StrategyName) -> None:
         start = STRATEGIES[name].start
-        if start is not None:
+        if start is not None and not foundation:
             add(start)
         if name not in ordered:
             ordered.append(name)

@@ -34,9 +34,13 @@ class Network(Potential):
         memory_limit: GiB that intermediate results may take where only forces are wanted; above it they are computed
             piece by piece and twice, which costs about half as much time again. None sets no limit.
         products: precision in which matrices are multiplied where forces are wanted, see ``set_products``.
+        learning_rate: highest rate of AdamW that trains it well from fresh weights, of a few structures a step.
+        finetuning_rate: likewise from weights of a pretraining.
     """
 
     settings_class: ClassVar[type[NetworkSettings]]
+    learning_rate: ClassVar[float] = 1e-3
+    finetuning_rate: ClassVar[float] = 5e-4
     energy_scale: Tensor
     average_neighbors: Tensor
 
