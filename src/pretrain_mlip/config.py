@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from pretrain_mlip.dynamics.md import MDSettings
 from pretrain_mlip.dynamics.survival import StabilitySettings
@@ -80,6 +80,25 @@ class DeltaSettings(Settings):
     )
 
 
+class SqueezeRun(MDSettings):
+    """A Langevin run at constant temperature in a cell that shrinks."""
+
+    temperature: float = Field(default=1000.0, ge=0, description="temperature at the start in K")
+    end_temperature: float = Field(default=1000.0, ge=0, description="temperature at the end in K")
+    duration_ps: float = Field(default=2.0, gt=0, description="length of the run in ps")
+    volume_factor: float = Field(
+        default=0.33, gt=0, le=10, description="final over initial volume, reached linearly over the run"
+    )
+
+
+class SqueezeSettings(StabilitySettings):
+    """A survival campaign under compression."""
+
+    md: SqueezeRun = Field(  # type: ignore[reportIncompatibleVariableOverride]  # narrower, for its defaults
+        default_factory=SqueezeRun, description="the run that every replica makes"
+    )
+
+
 class RDFRun(MDSettings):
     """A Langevin run at constant temperature."""
 
@@ -102,7 +121,7 @@ class RDFSettings(Settings):
 
 
 class RunConfig(Settings):
-    """A whole run."""
+    """A whole run. ``compare`` is another name of ``strategies``."""
 
     output: str = Field(default="runs/run", description="folder of the run")
     seed: int = Field(default=0, ge=0, description="seed of weights, order of structures and replicas")
@@ -139,6 +158,19 @@ class RunConfig(Settings):
     stability: StabilitySettings | None = Field(
         default_factory=StabilitySettings, description="heating runs until failure; null leaves them out"
     )
+    squeeze: SqueezeSettings | None = Field(
+        default=None, description="runs in a shrinking cell until failure; null leaves them out"
+    )
     rdf: RDFSettings | None = Field(
         default_factory=RDFSettings, description="radial distributions; null leaves them out"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _compare(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "compare" in content:
+            if "strategies" in content:
+                raise ValueError("'compare' and 'strategies' are the same; give one of them")
+            content = {**content, "strategies": content["compare"]}
+            del content["compare"]
+        return content

@@ -21,6 +21,8 @@ ENERGY = "energy"  # (B,) eV
 ENERGIES = "energies"  # (N,) eV
 FORCES = "forces"  # (N, 3) eV/Å
 STRESS = "stress"  # (B, 6) eV/Å³, Voigt xx yy zz yz xz xy, nan where the cell is not three-dimensional
+ENERGY_STD = "energy_std"  # (B,) eV, of the members of an ensemble
+FORCES_STD = "forces_std"  # (N, 3) eV/Å, likewise
 
 # Per-structure information
 CONFIG_TYPE = "config_type"  # str, where a structure comes from

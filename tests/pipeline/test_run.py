@@ -33,6 +33,7 @@ model: {hyperparameters: {width: 8, convolutions: 1, gaussians: 8, cutoff: 3.5}}
 training: {epochs: 4, batch_size: 4}
 pretraining: {epochs: 3, batch_size: 4}
 stability: {replicas: 2, md: {duration_ps: 0.03}}
+squeeze: {replicas: 1, md: {duration_ps: 0.03}}
 rdf: {equilibration_ps: 0.0, md: {duration_ps: 0.03, save_every: 10}}
 workers: 1
 """
@@ -149,14 +150,14 @@ def test_moved_run_resumes_without_its_input(finished: Path, tmp_path: Path) -> 
 
 
 def test_workers_train_the_same_networks(finished: Path, tmp_path: Path) -> None:
-    parallel = run_pipeline(config(tmp_path / "two", workers=2, stability=None, rdf=None))
+    parallel = run_pipeline(config(tmp_path / "two", workers=2, stability=None, squeeze=None, rdf=None))
     assert_same_weights(finished, parallel)
 
 
 def test_killed_at_any_moment(finished: Path, tmp_path: Path) -> None:
     """SIGKILL of a run with worker processes at several moments; resumed, it ends like an uninterrupted one."""
     run = tmp_path / "killed"
-    (tmp_path / "config.yaml").write_text(to_yaml(config(run, workers=2, stability=None, rdf=None)))
+    (tmp_path / "config.yaml").write_text(to_yaml(config(run, workers=2, stability=None, squeeze=None, rdf=None)))
     start = [sys.executable, "-m", "pretrain_mlip", "run", str(tmp_path / "config.yaml")]
     resume = [sys.executable, "-m", "pretrain_mlip", "resume", str(run)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -228,7 +229,7 @@ def test_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
 
 
 def test_a_run_without_md(tmp_path: Path) -> None:
-    run = run_pipeline(config(tmp_path / "short", strategies=["vanilla"], stability=None, rdf=None))
+    run = run_pipeline(config(tmp_path / "short", strategies=["vanilla"], stability=None, squeeze=None, rdf=None))
     results = Results.read(run)
     assert results.survival is None
     assert set(results.errors or {}) == {"eam", "vanilla"}
@@ -251,7 +252,7 @@ def test_own_data_with_odd_labels(tmp_path: Path) -> None:
         "data: {source: silica_mini, split: {n_train: 8, n_val: 3, n_test: 3}}",
         f"data: {{source: {tmp_path / 'mine.extxyz'}, keys: {{energy_key: dft, forces_key: f_dft}}}}",
     )
-    run = run_pipeline(config(tmp_path / "own", text, strategies=["delta"], stability=None, rdf=None))
+    run = run_pipeline(config(tmp_path / "own", text, strategies=["delta"], stability=None, squeeze=None, rdf=None))
     errors = json.loads((run / "results.json").read_text())["errors"]["delta"]["all"]
     assert errors["forces_mae"] > 0
     assert errors.get("stress_mae") is None

@@ -18,12 +18,13 @@ from pretrain_mlip.graphs.graph import device_named, make_graph, within
 from pretrain_mlip.potentials.base import Potential, Products, dtype_named
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, load_potential, potential_from_content
 from pretrain_mlip.potentials.compiled import compiled, uncompiled
+from pretrain_mlip.potentials.ensemble import SPREADS, Ensemble
 
 _OF_ASE = frozenset({"atoms", "directory", "ignore_bad_restart_file", "label", "restart"})
 
 
 class PretrainedMLIP(Calculator):
-    """Energy, free energy, forces, stress and atomic energies of a potential.
+    """Energy, free energy, forces, stress and atomic energies of a potential; energy_std and forces_std of an ensemble.
 
     The neighbour list is built with a skin and kept until an atom has moved by half of it, the cell has changed or
     atoms have been exchanged. Structures may be smaller than the cutoff, molecules without a cell, slabs, single atoms.
@@ -90,19 +91,30 @@ class PretrainedMLIP(Calculator):
         self.products: Products | None = products
         self.compile = compile
         self._evaluate = compiled(self.potential) if compile else self.potential
+        if self.potential.spread:
+            self.implemented_properties = [*type(self).implemented_properties, *SPREADS.values()]
         self._graph: Data | None = None
         self._built_from: Atoms | None = None
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], *, device: str = "auto", dtype: str | None = None, **options: Any
+        cls,
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        device: str = "auto",
+        dtype: str | None = None,
+        **options: Any,
     ) -> PretrainedMLIP:
-        """A calculator from a checkpoint (.pt), eam.json or setfl tables; arguments as for the constructor.
+        """A calculator from a checkpoint (.pt), eam.json or setfl tables; other arguments as for the constructor.
+
+        Several files make an ensemble: mean values, and the standard deviations energy_std and forces_std.
 
         Raises:
-            InputError: the file is missing, damaged or not ours.
+            InputError: a file is missing, damaged or not ours, or potentials of an ensemble differ in elements.
         """
-        return cls(load_potential(path), device=device, dtype=dtype, **options)
+        if isinstance(path, str | os.PathLike):
+            return cls(load_potential(path), device=device, dtype=dtype, **options)
+        return cls(Ensemble([load_potential(one) for one in path]), device=device, dtype=dtype, **options)
 
     @classmethod
     def from_matgl(
@@ -160,6 +172,9 @@ class PretrainedMLIP(Calculator):
             "energies": output[keys.ENERGIES],
             "forces": output[keys.FORCES],
         }
+        if keys.ENERGY_STD in output:
+            self.results[keys.ENERGY_STD] = float(output[keys.ENERGY_STD][0])
+            self.results[keys.FORCES_STD] = output[keys.FORCES_STD]
         if current.pbc.all():
             self.results["stress"] = output[keys.STRESS][0]
         elif properties is not None and "stress" in properties:

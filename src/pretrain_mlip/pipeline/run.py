@@ -20,7 +20,7 @@ import torch
 
 from pretrain_mlip import console
 from pretrain_mlip.config import ModelSettings, RunConfig
-from pretrain_mlip.dynamics.survival import check_starts
+from pretrain_mlip.dynamics.survival import StabilitySettings, check_starts
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import make_folder, sha256, write_text
 from pretrain_mlip.graphs.graph import device_named
@@ -43,7 +43,7 @@ from pretrain_mlip.training.settings import WITHOUT_EFFECT
 from pretrain_mlip.training.stages import STRATEGIES, freeze_parts
 
 log = logging.getLogger(__name__)
-TRIALS = {"stability": "survival", "rdf": "rdf"}  # group of settings -> section of the results
+TRIALS = {"stability": "survival", "squeeze": "squeeze", "rdf": "rdf"}  # group of settings -> section of the results
 REPORTED_VERSIONS = (
     "pretrain-mlip",
     "torch",
@@ -165,11 +165,18 @@ class _Run:
         """What later steps would refuse, the last of them after an hour."""
         if self.config.eam.setfl is not None and not self.folder.eam.exists():
             read_setfl(self.config.eam.setfl, elements_of(splits.train))
-        stability, rdf = self.config.stability, self.config.rdf
-        if rdf is not None and self.results.rdf is None:
-            trials.rdf_structures(splits, rdf)
-        if stability is not None and self.results.survival is None:
-            check_starts(splits.test or splits.val, stability)
+        if self.config.rdf is not None and self.results.rdf is None:
+            trials.rdf_structures(splits, self.config.rdf)
+        for _, settings in self._campaigns():
+            check_starts(splits.test or splits.val, settings)
+
+    def _campaigns(self) -> list[tuple[str, StabilitySettings]]:
+        """Sections of the results that are still to be made by MD of several replicas."""
+        campaigns: tuple[tuple[str, StabilitySettings | None], ...] = (
+            ("survival", self.config.stability),
+            ("squeeze", self.config.squeeze),
+        )
+        return [(name, settings) for name, settings in campaigns if settings and getattr(self.results, name) is None]
 
     def _test(self, everything: list[str], splits: Splits, eam: EmbeddedAtom) -> None:
         with self._timed("tests"):
@@ -184,12 +191,12 @@ class _Run:
 
     def _dynamics(self, names: list[str], splits: Splits) -> None:
         """Survival and RDF, unless an earlier session of this run has them."""
-        stability, rdf = self.config.stability, self.config.rdf
-        if stability is not None and self.results.survival is None:
+        for section, settings in self._campaigns():
             with self._timed("MD"):
                 starts = splits.test or splits.val
-                self._add({"survival": trials.survival(self.folder, names, starts, stability, self.config)})
+                self._add({section: trials.survival(self.folder, names, starts, settings, self.config)})
             self._write()
+        rdf = self.config.rdf
         if rdf is not None and self.results.rdf is None:
             with self._timed("RDF"):
                 self._add({"rdf": trials.radial_distributions(self.folder, names, splits, rdf, self.config)})

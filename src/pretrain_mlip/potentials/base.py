@@ -37,11 +37,13 @@ class Potential(nn.Module, ABC):
         cutoff: Å, 0 where atoms do not interact.
         half_list: graphs with one edge per pair are enough, and edges beyond the cutoff do no harm.
         fades: an edge as long as the cutoff does nothing, as if it were not there.
+        spread: ``forward`` tells how far the members of an ensemble are apart.
     """
 
     kind: str  # the name under which a checkpoint finds the class
     half_list = False
     fades = True
+    spread = False
     _type_of_number: Tensor
 
     def __init__(self, elements: Sequence[str], cutoff: float) -> None:
@@ -237,6 +239,7 @@ class SumPotential(Potential):
             raise InputError(f"a sum needs potentials of the same elements, not {[part.elements for part in parts]}")
         super().__init__(parts[0].elements, max(part.cutoff for part in parts))
         self.parts = nn.ModuleList(parts)
+        self.spread = any(part.spread for part in parts)
 
     def config(self) -> dict[str, Any]:
         return {"kind": self.kind, "parts": [part.config() for part in self.potentials()]}
@@ -265,7 +268,7 @@ class SumPotential(Potential):
         for part in self.potentials():
             edges = graph if part.cutoff >= self.cutoff else within(graph, part.cutoff)
             found = part(edges, forces=forces, stress=stress, create_graph=create_graph)
-            total = {name: total[name] + value if total else value for name, value in found.items()}
+            total |= {name: total[name] + value if name in total else value for name, value in found.items()}
         return total
 
     def set_dtype(self, dtype: torch.dtype) -> None:

@@ -20,6 +20,7 @@ from pretrain_mlip.potentials.eam.form import EAM
 from pretrain_mlip.potentials.eam.setfl_reading import SUFFIXES, read_setfl
 from pretrain_mlip.potentials.eam.storage import eam_from_config, load_eam
 from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
+from pretrain_mlip.potentials.ensemble import Ensemble
 from pretrain_mlip.potentials.networks import available_models, build_model
 from pretrain_mlip.potentials.zbl import ZBL
 
@@ -41,6 +42,8 @@ def potential_from_config(config: dict[str, Any]) -> Potential:
         kind = config["kind"]
         if kind == SumPotential.kind:
             return SumPotential([potential_from_config(part) for part in config["parts"]])
+        if kind == Ensemble.kind:
+            return Ensemble([potential_from_config(member) for member in config["members"]])
         if kind == ReferenceEnergies.kind:
             return ReferenceEnergies(config["energies"])
         if kind == ZBL.kind:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.base import Potential, Products, SumPotential
+from pretrain_mlip.potentials.ensemble import Ensemble
 from pretrain_mlip.potentials.networks.base import Network, reduced_precision
 from pretrain_mlip.potentials.tracing import example_inputs, trace
 
@@ -39,17 +40,17 @@ def compiled(potential: Potential) -> Potential:
     Raises:
         InputError: a network is there, but no C++ compiler to compile it for the CPU.
     """
-    if isinstance(potential, SumPotential):
-        return SumPotential([compiled(part) for part in potential.potentials()])
+    if isinstance(potential, SumPotential | Ensemble):
+        return type(potential)([compiled(part) for part in potential.potentials()])
     return CompiledNetwork(potential) if isinstance(potential, Network) else potential
 
 
 def uncompiled(potential: Potential) -> Potential:
     """The potential itself, with the same weights; what files hold."""
-    if isinstance(potential, SumPotential):
+    if isinstance(potential, SumPotential | Ensemble):
         parts = [uncompiled(part) for part in potential.potentials()]
         same = all(new is old for new, old in zip(parts, potential.potentials(), strict=True))
-        return potential if same else SumPotential(parts)
+        return potential if same else type(potential)(parts)
     return potential.network if isinstance(potential, CompiledNetwork) else potential
 
 

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -33,12 +34,13 @@ from pretrain_mlip.potentials.compiled import compiled
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.settings import flattened
 from pretrain_mlip.training.batches import Batches, InOrder, Place
+from pretrain_mlip.training.board import Board
 from pretrain_mlip.training.data import edge_counts, fingerprint
 from pretrain_mlip.training.loss import LossTerm, error_sums, loss_terms, weighted_loss
 from pretrain_mlip.training.sam import Ascent
 from pretrain_mlip.training.schedules import Schedule
 from pretrain_mlip.training.settings import WITHOUT_EFFECT, TrainingSettings
-from pretrain_mlip.training.state import Row, TrainingFolder, note_of, stop_signals
+from pretrain_mlip.training.state import Row, TrainingFolder, note_of, note_of_kinds, stop_signals
 
 log = logging.getLogger(__name__)
 MAX_SKIPPED = 20  # steps with a loss that is not finite before a run gives up
@@ -164,7 +166,7 @@ class Training:
             KeyboardInterrupt: it was asked to stop (SIGTERM, Ctrl-C), and last.pt has been written.
         """
         self._restore()
-        with progress_bar() as bar, stop_signals() as self._asked:
+        with progress_bar() as bar, stop_signals() as self._asked, self._board() as self.board:
             task = bar.add_task(self.folder.path.name, total=self.settings.epochs, completed=self.epoch, note="")
             while not self.finished:
                 steps = len(self.batches.plan(self.epoch))
@@ -271,6 +273,8 @@ class Training:
                 self._save_best()
         row["seconds"] = time.monotonic() - self.started
         self.history.append(row)
+        if self.board is not None:
+            self.board.add(row)
         waited = settings.patience is not None and self.epoch - self.best_epoch >= settings.patience
         self.finished = self.epoch >= settings.epochs or (waited and validated)
         if self.finished and not math.isfinite(self.best):
@@ -280,8 +284,20 @@ class Training:
             )
         self._save()
         if self.finished:
-            best = note_of(self.history[self.best_epoch - 1])
-            log.info("%s: %d epochs, best %d: %s", self.folder.path.name, self.epoch, self.best_epoch, best)
+            best = self.history[self.best_epoch - 1]
+            name = self.folder.path.name
+            log.info("%s: %d epochs, best %d: %s", name, self.epoch, self.best_epoch, note_of(best))
+            if kinds := note_of_kinds(best, self.kinds):
+                log.info("%s: validation errors by kind, meV/atom and meV/Å: %s", name, kinds)
+
+    @contextmanager
+    def _board(self) -> Iterator[Board | None]:
+        """The curves for TensorBoard, where they are asked for."""
+        if not self.settings.tensorboard or not self.fabric.is_global_zero:
+            yield None
+            return
+        with closing(Board(self.folder.path / "tensorboard", self.history)) as board:
+            yield board
 
     def _validate(self) -> Row:
         """Mean absolute errors of the averaged weights, of all structures and of each kind."""

@@ -11,7 +11,7 @@ from pretrain_mlip.settings import Settings
 StrategyName = Literal["vanilla", "sam", "pretrain", "finetune", "replay", "delta"]  # see training/strategies.py
 Cost = Literal["huber", "l2", "l1"]
 ElementMatch = Literal["same", "subset", "any"]
-WITHOUT_EFFECT = frozenset({"checkpoint_minutes"})  # settings that change no result
+WITHOUT_EFFECT = frozenset({"checkpoint_minutes", "tensorboard"})  # settings that change no result
 
 
 class TermSettings(Settings):
@@ -108,6 +108,7 @@ class TrainingSettings(Settings):
     checkpoint_minutes: float = Field(
         default=10.0, gt=0, description="minutes after which last.pt is written within an epoch too"
     )
+    tensorboard: bool = Field(default=False, description="write the curves of log.csv for TensorBoard too")
     loss: LossSettings = Field(default_factory=LossSettings, description="the loss")
 
 

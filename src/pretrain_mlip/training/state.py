@@ -8,12 +8,13 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pretrain_mlip import keys
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.files import make_folder, write_text
 from pretrain_mlip.potentials.checkpoint import read_checkpoint, write_checkpoint
@@ -152,3 +153,13 @@ def note_of(row: Row) -> str:
     if "val_forces_mae" in row:
         parts.append(f"F {1e3 * row['val_forces_mae']:.0f} meV/Å")
     return ", ".join(parts)
+
+
+def note_of_kinds(row: Row, kinds: Iterable[str]) -> str:
+    """Energy and force errors of a row for each kind; empty where there is one kind."""
+    parts = []
+    for kind in kinds:
+        errors = [row.get(f"val_{name}_mae[{kind}]", math.nan) for name in (keys.ENERGY, keys.FORCES)]
+        if any(map(math.isfinite, errors)):
+            parts.append(f"{kind} {1e3 * errors[0]:.1f}, {1e3 * errors[1]:.0f}")
+    return "; ".join(parts)
