@@ -113,6 +113,32 @@ def test_asked_to_stop_within_an_epoch_it_writes_and_ends_the_same(tmp_path: Pat
         assert [row["loss"] for row in resumed.history] == [row["loss"] for row in whole.history]
 
 
+def test_tensorboard_has_every_epoch_once_also_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    save = Training._save
+
+    def interrupted(self: Training) -> None:
+        save(self)
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, SETTINGS.model_copy(update={"tensorboard": True}))
+    history = train(tmp_path, SETTINGS.model_copy(update={"tensorboard": True})).history
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    for name in ("loss", "val_energy_mae"):
+        expected = [(row["step"], row[name]) for row in history]
+        assert [(e.step, e.value) for e in board.Scalars(name)] == [
+            (step, pytest.approx(value, rel=1e-6)) for step, value in expected
+        ]
+
+
 def test_asked_to_stop_after_the_last_step_what_follows_is_not_begun(tmp_path: Path) -> None:
     end = Training._end_epoch
 

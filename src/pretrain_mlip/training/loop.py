@@ -129,6 +129,7 @@ class Training:
         self.averaged = cast("Network", self.average.module)
         self._set_up_data(train, validation, replayed, replay_size)
         self._asked: list[int] = []
+        self.board: Board | None = None
         self.started = time.monotonic()
         self.epoch, self.batch, self.step, self.skipped = 0, 0, 0, 0
         self.losses = (0.0, 0)  # sum and number of those of the epoch
