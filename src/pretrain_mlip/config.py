@@ -130,6 +130,9 @@ class RunConfig(Settings):
     threads: int = Field(
         default=1, ge=1, description="threads of the main process; more help from about 1000 atoms a batch on"
     )
+    devices: int = Field(
+        default=1, ge=1, description="processes that share every training, each with a GPU or its threads of the CPU"
+    )
     strategies: list[StrategyName] = Field(
         default=["vanilla", "finetune", "delta"],
         min_length=1,

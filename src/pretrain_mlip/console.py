@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,8 +24,15 @@ def stderr() -> Console:
     return Console(stderr=True)
 
 
+def is_first_process() -> bool:
+    """Whether this process is alone, or the first of those that share a training: the others are silent."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 def set_up_logging(level: int = logging.INFO) -> None:
     """Send this package's log to standard error: coloured on a terminal, plain lines elsewhere."""
+    if not is_first_process():
+        level = logging.CRITICAL
     logger = logging.getLogger(LOGGER)
     for handler in list(logger.handlers):
         if getattr(handler, "of_console", False):
@@ -57,6 +65,11 @@ def stop_logging(handler: logging.Handler) -> None:
     handler.close()
 
 
+def quiet(library: str) -> None:
+    """Leave only warnings of a library."""
+    logging.getLogger(library).setLevel(logging.WARNING)
+
+
 def progress_bar() -> Progress:
     """A progress display on standard error; it draws nothing where that is not a terminal."""
     return Progress(
@@ -67,7 +80,7 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=stderr(),
         transient=True,
-        disable=not sys.stderr.isatty() or multiprocessing.parent_process() is not None,
+        disable=not sys.stderr.isatty() or multiprocessing.parent_process() is not None or not is_first_process(),
     )
 
 

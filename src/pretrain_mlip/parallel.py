@@ -15,7 +15,7 @@ from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.memory import keep_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from multiprocessing.connection import Connection
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ def run_in_processes(
         except Exception as error:  # noqa: BLE001  # handed to the caller, who knows what it means
             return error
 
-    with _single_threaded_children(), ThreadPoolExecutor(min(workers, max(1, len(tasks)))) as threads:
+    with environment(thread_variables(1)), ThreadPoolExecutor(min(workers, max(1, len(tasks)))) as threads:
         futures = {threads.submit(run, task): task for task in tasks}
         try:
             for future in as_completed(futures):
@@ -77,7 +77,12 @@ def run_in_processes(
 
 
 def _set_up_worker(listening: Connection) -> None:
-    """Set up a worker; it ends when the other end of a pipe is closed: nobody wants a result, or its parent was killed.
+    end_with_parent(listening)
+    keep_memory()
+
+
+def end_with_parent(listening: Connection) -> None:
+    """End this process when the other end of a pipe is closed: nobody wants a result, or its parent was killed.
 
     A child that went on would also write into a run that may have been resumed meanwhile.
     """
@@ -87,14 +92,18 @@ def _set_up_worker(listening: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    keep_memory()
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """What a process reads when it loads numpy and torch, which is before any code of ours runs there."""
+    return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
 @contextmanager
-def _single_threaded_children() -> Iterator[None]:
-    """Children read these variables when they load numpy and torch, which is before any code of ours runs there."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:

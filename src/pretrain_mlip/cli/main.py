@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 import pretrain_mlip
 from pretrain_mlip.cli import datasets, eam, evaluate, export, md, perturb, rdf, report, run, scan
 from pretrain_mlip.console import set_up_logging, stderr
-from pretrain_mlip.errors import PretrainMLIPError
+from pretrain_mlip.errors import InputError, PretrainMLIPError
 from pretrain_mlip.memory import keep_memory
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     "a network on strongly perturbed structures that it labels, finetune on DFT, and see what survives hot MD.",
     epilog="Example: pretrain-mlip run (the whole method on an embedded silica data set, about seven minutes).",
 )
+TOGETHER = ("run", "resume", "train")  # several processes that torchrun starts can share these
 METHOD, POTENTIALS, DATA = "The method", "Potentials at work", "Data"
 app.command(rich_help_panel=METHOD)(run.run)
 app.command(rich_help_panel=METHOD)(run.resume)
@@ -47,11 +49,17 @@ def _print_version(value: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     del version
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and context.invoked_subcommand not in TOGETHER:
+        raise InputError(
+            f"'{context.invoked_subcommand}' runs in one process; torchrun (WORLD_SIZE={os.environ['WORLD_SIZE']}) is "
+            f"for {', '.join(TOGETHER)}"
+        )
     set_up_logging()
 
 

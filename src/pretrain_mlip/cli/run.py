@@ -63,11 +63,13 @@ def resume(run_dir: RunFolder) -> None:
 
 def _conclude(run_dir: Path) -> None:
     """The verdict of the report, on the terminal."""
-    from pretrain_mlip.console import print_table, table
+    from pretrain_mlip.console import is_first_process, print_table, table
     from pretrain_mlip.report.results import Results
     from pretrain_mlip.report.tables import verdict_table
     from pretrain_mlip.report.words import verdict
 
+    if not is_first_process():
+        return
     results = Results.read(run_dir).model_dump(mode="json")
     content = verdict_table(results)
     if content is not None:

@@ -39,6 +39,7 @@ from pretrain_mlip.report.results import FILE_NAME, Results
 from pretrain_mlip.settings import flattened, to_yaml
 from pretrain_mlip.structures.checks import summarise
 from pretrain_mlip.structures.splits import Splits
+from pretrain_mlip.training.processes import TorchrunGroup, check_devices, torchrun_group
 from pretrain_mlip.training.settings import WITHOUT_EFFECT
 from pretrain_mlip.training.stages import STRATEGIES, freeze_parts
 
@@ -59,6 +60,9 @@ REPORTED_VERSIONS = (
 def run_pipeline(config: RunConfig, until: Literal["training", "report"] = "report") -> Path:
     """Make a run, or go on with it where the folder holds one with the same configuration.
 
+    Where torchrun has started several processes all of them are to call this: they train together, and the first does
+    everything else.
+
     Returns:
         The folder.
 
@@ -68,13 +72,25 @@ def run_pipeline(config: RunConfig, until: Literal["training", "report"] = "repo
     """
     config = resolved(config)
     device_named(config.device)  # refused now, not after an hour
+    check_devices(config.device, config.devices)
+    group = torchrun_group()
+    if group is None:
+        return _run_pipeline(config, until)
+    if group.place.rank > 0:
+        group.follow()
+        return Path(config.output)
+    with group.leading():
+        return _run_pipeline(config, until, group)
+
+
+def _run_pipeline(config: RunConfig, until: str, group: TorchrunGroup | None = None) -> Path:
     folder = RunFolder(make_folder(config.output))
     if folder.config.exists() and folder.reference_energies.exists():
         _check_same(folder, config)
     write_text(folder.config, to_yaml(config))  # what has not been used yet may be corrected
     handler = console.log_to_file(folder.log)
     try:
-        _Run(folder, config).make(until)
+        _Run(folder, config, group).make(until)
     except KeyboardInterrupt:
         log.warning("interrupted; 'pretrain-mlip resume %s' goes on from here", folder.path)
         raise
@@ -119,8 +135,8 @@ def resolved(config: RunConfig) -> RunConfig:
 
 
 class _Run:
-    def __init__(self, folder: RunFolder, config: RunConfig) -> None:
-        self.folder, self.config = folder, config
+    def __init__(self, folder: RunFolder, config: RunConfig, group: TorchrunGroup | None = None) -> None:
+        self.folder, self.config, self.group = folder, config, group
         found = (folder.path / FILE_NAME).exists()
         self.results = (
             Results.read(folder.path) if found else Results(title=f"pretrain-mlip: {Path(config.output).name}")
@@ -145,7 +161,7 @@ class _Run:
                     self.results.dataset.pretraining_frames = counts["kept"]
         preparation.prepare_foundation(self.folder, splits, eam, self.config)
         with self._timed("training"):
-            names = train_strategies(self.folder, self.config)
+            names = train_strategies(self.folder, self.config, self.group)
             self._describe_training(names)
         if until == "training":
             self._write()
@@ -297,6 +313,7 @@ class _Run:
                 "device": self.config.device,
                 "threads": self.config.threads,
                 "workers": self.config.workers,
+                "processes of a training": self.group.place.size if self.group is not None else self.config.devices,
             },
             "seeds": {
                 "run": self.config.seed,
@@ -333,7 +350,7 @@ class _Run:
 
 def _check_same(folder: RunFolder, config: RunConfig) -> None:
     """Refuse to go on with a run under another configuration, but for what does not change results or was not used."""
-    free = {"output", "workers", "device", "threads"}
+    free = {"output", "workers", "device", "threads", "devices"}
     results = Results.read(folder.path) if (folder.path / FILE_NAME).exists() else None
     free |= {name for name, section in TRIALS.items() if results is None or getattr(results, section) is None}
     old, new = (

@@ -10,6 +10,8 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning_fabric import Fabric
+
 from pretrain_mlip import console
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.files import read_json
@@ -21,7 +23,7 @@ from pretrain_mlip.potentials.checkpoint import load_potential
 from pretrain_mlip.potentials.eam.storage import load_eam
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.structures.io import read_structures
-from pretrain_mlip.training.loop import one_process
+from pretrain_mlip.training.processes import TorchrunGroup, check_visible, joined, one_process, run_together
 from pretrain_mlip.training.settings import StrategyName, TrainingSettings
 from pretrain_mlip.training.stages import STRATEGIES, residual_graphs, train_stage, with_prerequisites
 from pretrain_mlip.training.state import is_finished
@@ -35,8 +37,13 @@ class _Task(NamedTuple):
     strategy: StrategyName
 
 
-def train_strategies(folder: RunFolder, config: RunConfig) -> list[StrategyName]:
+def train_strategies(folder: RunFolder, config: RunConfig, group: TorchrunGroup | None = None) -> list[StrategyName]:
     """Train the strategies of a run and those that they start from, or continue where their folders say they were.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        group: processes that torchrun has started, of which this is the first.
 
     Returns:
         All trained strategies, in the order in which the report shows them.
@@ -44,8 +51,14 @@ def train_strategies(folder: RunFolder, config: RunConfig) -> list[StrategyName]
     names = trained_strategies(config)
     if all(is_finished(folder.model(name)) for name in names):
         return names
+    if group is not None:
+        group.call(_train_together, folder.path.absolute(), config, names)
+        return names
     # In this process every training draws its own bar
-    with _watched(folder, config, names) if config.workers > 1 else nullcontext():
+    with _watched(folder, config, names) if max(config.workers, config.devices) > 1 else nullcontext():
+        if config.devices > 1:
+            run_together(_train_together, (folder.path, config, names), config.devices, config.threads)
+            return names
         for wave in _waves(names):
             tasks = [_Task(folder.path, config, name) for name in wave]
             if config.workers == 1:
@@ -82,8 +95,15 @@ def stage_settings(config: RunConfig, name: StrategyName) -> TrainingSettings:
     return config.training.model_copy(update=changes)
 
 
-def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> None:
-    """Train one strategy from the files of a run; its models/<strategy>/ receives the result."""
+def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName, fabric: Fabric | None = None) -> None:
+    """Train one strategy from the files of a run; its models/<strategy>/ receives the result.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        name: of the strategy.
+        fabric: where, together with other processes; None: in this process alone.
+    """
     strategy = STRATEGIES[name]
     start = _start(folder, config, name)
     baseline = _baseline(folder, config, name)
@@ -113,19 +133,37 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> 
         replayed=graphs("train", "eam") if replays else (),
         replay=config.replay if replays else None,
         freeze=config.finetuning.freeze if strategy.start is not None else (),
-        fabric=one_process(config.device),
+        fabric=fabric or one_process(config.device),
     )
 
 
 def _train(task: _Task) -> None:
     """Train one strategy; the entry point of a worker process."""
     folder = RunFolder(task.run)
-    own_process = multiprocessing.parent_process() is not None
-    handler = console.log_to_file(folder.log) if own_process else None
-    if own_process:
-        console.set_up_logging()
-    try:
+    with _logged(folder):
         train_strategy(folder, task.config, task.strategy)
+
+
+def _train_together(run: Path, config: RunConfig, names: Sequence[StrategyName]) -> None:
+    """Train strategies one after another; what each of several processes does."""
+    folder = RunFolder(run)
+    fabric = joined(config.device, config.threads)
+    check_visible(fabric, folder.config)
+    with _logged(folder):
+        for name in names:
+            train_strategy(folder, config, name, fabric)
+
+
+@contextmanager
+def _logged(folder: RunFolder) -> Iterator[None]:
+    """Where this process was started for a training, it writes to the log of the run as well."""
+    if multiprocessing.parent_process() is None:
+        yield
+        return
+    console.set_up_logging()
+    handler = console.log_to_file(folder.log) if console.is_first_process() else None
+    try:
+        yield
     finally:
         if handler is not None:
             console.stop_logging(handler)

@@ -3,7 +3,7 @@
 After every epoch, every few minutes within one, and where it is asked to stop (SIGTERM, Ctrl-C), the whole state goes
 to ``last.pt``: weights, averages, optimiser, schedule, random numbers, early stopping, history, and the number of the
 batch. The order of structures depends on the seed and the epoch alone. A run that is resumed hence ends with the
-weights of an uninterrupted one, to the bit on one CPU process with equal threads.
+weights of an uninterrupted one, to the bit on CPU processes of the same number with equal threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -27,7 +27,7 @@ from torch_geometric.data import Data
 from pretrain_mlip import keys
 from pretrain_mlip.console import progress_bar
 from pretrain_mlip.errors import ComputationError, InputError
-from pretrain_mlip.graphs.graph import device_named, make_batch
+from pretrain_mlip.graphs.graph import make_batch
 from pretrain_mlip.potentials.base import Potential, dtype_named
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, read_checkpoint
 from pretrain_mlip.potentials.compiled import compiled
@@ -37,11 +37,13 @@ from pretrain_mlip.training.batches import Batches, InOrder, Place
 from pretrain_mlip.training.board import Board
 from pretrain_mlip.training.data import edge_counts, fingerprint
 from pretrain_mlip.training.loss import LossTerm, error_sums, loss_terms, weighted_loss
+from pretrain_mlip.training.processes import LostProcessError, lost_processes, one_process
 from pretrain_mlip.training.sam import Ascent
 from pretrain_mlip.training.schedules import Schedule
 from pretrain_mlip.training.settings import WITHOUT_EFFECT, TrainingSettings
 from pretrain_mlip.training.state import Row, TrainingFolder, note_of, note_of_kinds, stop_signals
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 MAX_SKIPPED = 20  # steps with a loss that is not finite before a run gives up
 _COUNTERS = ("epoch", "batch", "step", "skipped", "losses", "history", "best", "best_epoch", "finished")
@@ -118,9 +120,11 @@ class Training:
         self.fabric = fabric or one_process()
         network.set_dtype(dtype_named(settings.dtype))
         self.network = network
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=settings.weight_decay)
-        self.ascent = None if settings.sam_rho is None else Ascent(trained, settings.sam_rho)
+        if self.fabric.world_size > 1:  # on other machines rounding may differ
+            network.load_state_dict(self.fabric.broadcast(network.state_dict()))
+        self.trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(self.trained, lr=rate, weight_decay=settings.weight_decay)
+        self.ascent = None if settings.sam_rho is None else Ascent(self.trained, settings.sam_rho)
         self.schedule = Schedule(optimizer, settings)
         network.set_products(settings.products)
         # What is compiled holds the network, and shares its weights; validation and files take the network itself
@@ -165,7 +169,17 @@ class Training:
             ComputationError: the loss was not finite too often, or the disk is full.
             InputError: last.pt is not a checkpoint of this training.
             KeyboardInterrupt: it was asked to stop (SIGTERM, Ctrl-C), and last.pt has been written.
+            LostProcessError: another process of this training has ended.
         """
+        try:
+            with lost_processes():
+                return self._run()
+        except LostProcessError:
+            if self._asked:  # all were, and the other has heard it where it could not say so
+                raise KeyboardInterrupt from None
+            raise
+
+    def _run(self) -> TrainingResult:
         self._restore()
         with progress_bar() as bar, stop_signals() as self._asked, self._board() as self.board:
             task = bar.add_task(self.folder.path.name, total=self.settings.epochs, completed=self.epoch, note="")
@@ -176,8 +190,7 @@ class Training:
                 self._end_epoch()
             if self._told_to_stop():  # after the last step: what comes after the training is not wanted either
                 raise KeyboardInterrupt
-        self.fabric.barrier()
-        best = read_checkpoint(self.folder.best)
+        best = self._of_first(lambda: read_checkpoint(self.folder.best))
         self.network.load_state_dict(best["network"])
         self.network.eval()
         return TrainingResult(self.network, self.history, self.best_epoch, self.step)
@@ -223,19 +236,38 @@ class Training:
         settings = self.settings.loss
         prediction = self.module(graph, stress=settings.stress.used, create_graph=True)
         terms = loss_terms(prediction, graph, settings, float(self.network.energy_scale))
-        processes = self.fabric.world_size
-        if processes > 1:
-            # Gradients are averaged over processes, and costs are to be divided by what all of them count
-            shared = self._sum(torch.stack([term.count for term in terms.values()])) / processes
+        if self.fabric.world_size > 1:  # costs are to be divided by what all of them count
+            shared = self._sum(torch.stack([term.count for term in terms.values()]))
             terms = {name: LossTerm(terms[name].total, count) for name, count in zip(terms, shared, strict=True)}
         loss = weighted_loss(terms, settings, self.schedule.epochs / self.settings.epochs)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
-        return float(self._sum(loss.detach()) / processes)
+        if self.fabric.world_size > 1:
+            self._sum_gradients()
+        return float(self._sum(loss.detach()))
+
+    def _sum_gradients(self) -> None:
+        """Give every process the gradients of the whole batch, in one message.
+
+        DDP's wrapper sends parts while others are still computed, but waits for ever for a parameter that the loss of
+        a batch does not reach. Networks are small: one message takes less time than its bookkeeping.
+        """
+        parts = [torch.zeros_like(w) if w.grad is None else w.grad for w in self.trained]
+        reached = parts[0].new_tensor([float(w.grad is not None) for w in self.trained])
+        *summed, anywhere = self._sum(torch.cat([*(part.flatten() for part in parts), reached])).split(
+            [*(part.numel() for part in parts), len(parts)]
+        )
+        for weight, total, found in zip(self.trained, summed, anywhere.tolist(), strict=True):
+            weight.grad = total.view_as(weight) if found else None
 
     def _sum(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
         return cast("Tensor", self.fabric.all_reduce(values, reduce_op="sum"))
+
+    def _of_first(self, read: Callable[[], T]) -> T:
+        """What the first process reads, in all of them."""
+        content = read() if self.fabric.is_global_zero else None
+        return cast("T", self.fabric.broadcast(content))
 
     def _told_to_stop(self) -> bool:
         if self.fabric.world_size == 1:
@@ -243,13 +275,22 @@ class Training:
         # All of them stop after the same step, whichever was told
         return bool(self._sum(torch.tensor(float(bool(self._asked)), device=self.fabric.device)))
 
+    def _of_all(self, names: list[str]) -> list[str]:
+        """Names that any process has found."""
+        if self.fabric.world_size == 1:
+            return names
+        found: list[list[str]] = [[] for _ in range(self.fabric.world_size)]
+        torch.distributed.all_gather_object(found, names)
+        return list(dict.fromkeys(name for part in found for name in part))
+
     def _skip(self, graph: Data) -> None:
         self.skipped += 1
         # Of labels and predictions alike; the gradient alone may overflow too, and then any of them may be at fault
         sums = torch.stack(list(error_sums(self.network(graph), graph).values()))
         finite = sums.isfinite().all(dim=2).all(dim=0).tolist()
         names = graph[keys.STRUCTURE_ID]
-        strange = [name for name, fine in zip(names, finite, strict=True) if not fine] or names
+        strange = self._of_all([name for name, fine in zip(names, finite, strict=True) if not fine])
+        strange = strange or self._of_all(names)
         found = f" ({', '.join(strange)})"
         log.warning("%s: the loss of step %d is not finite, step skipped%s", self.folder.path, self.step + 1, found)
         if self.skipped > MAX_SKIPPED:
@@ -317,13 +358,15 @@ class Training:
         return row
 
     def _save_best(self) -> None:
-        network = self.averaged
         if self.fabric.is_global_zero:
+            network = self.averaged
             self.folder.write_best(
                 checkpoint_content(self.deploy(network), network=network.state_dict(), epoch=self.epoch)
             )
 
     def _save(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
         state = {
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
@@ -334,12 +377,11 @@ class Training:
             "schedule": self.schedule.state_dict(),
             "random": torch.get_rng_state(),
         } | {name: getattr(self, name) for name in _COUNTERS}
-        if self.fabric.is_global_zero:
-            content = checkpoint_content(self.deploy(self.averaged), training=state)
-            self.folder.write_last(content, self.history)
+        content = checkpoint_content(self.deploy(self.averaged), training=state)
+        self.folder.write_last(content, self.history)
 
     def _restore(self) -> None:
-        found = self.folder.read_last()
+        found = self._of_first(self.folder.read_last)
         if found is None:
             return
         path, state = found
@@ -390,13 +432,6 @@ class Training:
     def _last_row(self) -> Row:
         """The newest validation."""
         return next((row for row in reversed(self.history) if "val_energy_mae" in row), {})
-
-
-def one_process(device: str = "cpu") -> Fabric:
-    """Where a training runs in this process alone."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    place = device_named(device)
-    return Fabric(accelerator=place.type, devices=1 if place.index is None else [place.index])
 
 
 def _errors(kind: str, sums: Tensor) -> Row:

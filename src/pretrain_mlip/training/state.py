@@ -8,6 +8,7 @@ import logging
 import math
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from pretrain_mlip.potentials.checkpoint import read_checkpoint, write_checkpoin
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]  # numbers by column
+_REPEATED = 1.0  # seconds: SLURM and torchrun pass on at once what a process has already got
 
 
 class TrainingFolder:
@@ -116,13 +118,17 @@ def refused_writes(path: Path) -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and Ctrl-C instead of ending at once; the second one ends at once. Main thread only."""
+    """Collect SIGTERM and Ctrl-C instead of ending at once; a second one ends at once. Main thread only."""
     asked: list[int] = []
+    first = 0.0
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # as signal wants it
-        if asked:
+        nonlocal first
+        if not asked:
+            first = time.monotonic()
+            asked.append(number)
+        elif time.monotonic() - first > _REPEATED:
             raise KeyboardInterrupt
-        asked.append(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield asked
