@@ -92,6 +92,9 @@ class RunConfig(Settings):
     threads: int = Field(
         default=1, ge=1, description="threads of the main process; more help from about 1000 atoms a batch on"
     )
+    store_above: float = Field(
+        default=64.0, ge=0, description="size of a file of structures in MB above which its graphs stay on disk"
+    )
     strategies: list[StrategyName] = Field(
         default=["vanilla", "finetune", "delta"],
         min_length=1,

@@ -10,9 +10,12 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+from torch_geometric.data import Data
+
 from pretrain_mlip import console
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.files import read_json
+from pretrain_mlip.graphs.store import GraphStore
 from pretrain_mlip.parallel import run_in_processes
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
@@ -24,6 +27,7 @@ from pretrain_mlip.training.loop import one_process
 from pretrain_mlip.training.settings import StrategyName, TrainingSettings
 from pretrain_mlip.training.stages import STRATEGIES, residual_graphs, train_stage, with_prerequisites
 from pretrain_mlip.training.state import is_finished
+from pretrain_mlip.training.stores import build_store
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,7 @@ def train_strategies(folder: RunFolder, config: RunConfig) -> list[StrategyName]
     names = with_prerequisites(config.strategies)
     if all(is_finished(folder.model(name)) for name in names):
         return names
+    _build_stores(folder, config, [name for name in names if not is_finished(folder.model(name))])
     # In this process every training draws its own bar
     with _watched(folder, config, names) if config.workers > 1 else nullcontext():
         for wave in _waves(names):
@@ -77,12 +82,14 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> 
     baseline = _baseline(folder, name)
     cutoff = _network_cutoff(config)
 
-    def graphs(split: str, labels: str = strategy.labels) -> list:
-        path = folder.pretraining(split) if labels == "eam" else folder.data(split)
+    def graphs(split: str, labels: str = strategy.labels) -> Sequence[Data]:
+        path = _structures(folder, split, labels)
+        if _is_large(path, config):
+            return GraphStore.open(folder.graphs(labels, split, strategy.baseline))
         return residual_graphs(read_structures(path), cutoff, baseline, f"{name}: {split} graphs")
 
     train, validation = graphs("train"), graphs("val")
-    replays = strategy.replay == "always" or (strategy.replay == "asked" and config.delta.replay)
+    replays = _replays(config, name)
     # A pretrained network must fit DFT later: its scale is that of the DFT forces
     scale_from = graphs("train", "dft") if strategy.labels == "eam" else None
     train_stage(
@@ -103,6 +110,35 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName) -> 
         freeze=config.finetuning.freeze if strategy.start is not None else (),
         fabric=one_process(config.device),
     )
+
+
+def _build_stores(folder: RunFolder, config: RunConfig, names: Sequence[StrategyName]) -> None:
+    """Make the stores of graphs that strategies share, for sets that are large: trainings only read them."""
+    wanted: dict[Path, tuple[Path, StrategyName]] = {}
+    for name in names:
+        strategy = STRATEGIES[name]
+        sets = [("train", strategy.labels), ("val", strategy.labels)]
+        sets += [("train", "dft")] if strategy.labels == "eam" else []
+        sets += [("train", "eam")] if _replays(config, name) else []
+        for split, labels in sets:
+            path = _structures(folder, split, labels)
+            if _is_large(path, config):
+                wanted[folder.graphs(labels, split, strategy.baseline)] = path, name
+    for store, (path, name) in wanted.items():
+        build_store(store, path, _network_cutoff(config), _baseline(folder, name), workers=config.workers)
+
+
+def _structures(folder: RunFolder, split: str, labels: str) -> Path:
+    return folder.pretraining(split) if labels == "eam" else folder.data(split)
+
+
+def _is_large(path: Path, config: RunConfig) -> bool:
+    return path.exists() and path.stat().st_size > 1e6 * config.store_above
+
+
+def _replays(config: RunConfig, name: StrategyName) -> bool:
+    replay = STRATEGIES[name].replay
+    return replay == "always" or (replay == "asked" and config.delta.replay)
 
 
 def _train(task: _Task) -> None:
