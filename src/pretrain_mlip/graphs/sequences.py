@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import overload
 
@@ -20,12 +20,12 @@ class Graphs(Sequence[Data]):
 
     Attributes:
         edges: (n,) int64, edges of each.
-        digests: of the content of each, see ``digest``.
+        digests: (n, 16) bytes, see ``digest``.
         kinds: the config_types that occur.
     """
 
     edges: np.ndarray
-    digests: Sequence[bytes]
+    digests: np.ndarray
     kinds: frozenset[str]
 
     @abstractmethod
@@ -54,7 +54,7 @@ class Joined(Graphs):
         self.parts = parts
         self.starts = np.cumsum([0, *(len(part) for part in parts)])
         self.edges = np.concatenate([edge_counts(part) for part in parts])
-        self.digests = [found for part in parts for found in digests(part)]
+        self.digests = np.concatenate([digests(part) for part in parts])
         self.kinds = frozenset().union(*(kinds(part) for part in parts))
 
     def read(self, index: int) -> Data:
@@ -68,7 +68,8 @@ class Weighted(Graphs):
     def __init__(self, graphs: Sequence[Data], weight: float) -> None:
         self.graphs, self.weight = graphs, weight
         self.edges, self.kinds = edge_counts(graphs), kinds(graphs)
-        self.digests = [hashlib.blake2b(repr(weight).encode() + found).digest() for found in digests(graphs)]
+        key = repr(weight).encode()[:64]
+        self.digests = _rows(hashlib.blake2b(row, digest_size=16, key=key).digest() for row in digests(graphs))
 
     def read(self, index: int) -> Data:
         graph = copy(self.graphs[index])  # shares all other tensors
@@ -83,9 +84,9 @@ def edge_counts(graphs: Sequence[Data]) -> np.ndarray:
     return np.array([graph[keys.EDGE_INDEX].shape[1] for graph in graphs], dtype=np.int64)
 
 
-def digests(graphs: Sequence[Data]) -> Sequence[bytes]:
-    """What tells the content of each graph from others."""
-    return graphs.digests if isinstance(graphs, Graphs) else [digest(graph) for graph in graphs]
+def digests(graphs: Sequence[Data]) -> np.ndarray:
+    """(n, 16) bytes that tell the content of each graph from others."""
+    return graphs.digests if isinstance(graphs, Graphs) else _rows(digest(graph) for graph in graphs)
 
 
 def kinds(graphs: Sequence[Data]) -> frozenset[str]:
@@ -98,5 +99,9 @@ def fingerprint(lists: Sequence[Sequence[Data]]) -> str:
     found = hashlib.sha256()
     for graphs in lists:
         found.update(f"{len(graphs)} graphs".encode())
-        found.update(b"".join(digests(graphs)))
+        found.update(digests(graphs).tobytes())
     return found.hexdigest()
+
+
+def _rows(found: Iterable[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16)

@@ -100,19 +100,21 @@ def residual_graphs(
         baseline: reference energies, or an EAM.
         description: for the progress bar.
     """
-    graphs = []
-    for atoms in track(frames, description):
-        graph = make_graph(atoms, cutoff, labels=True)
-        interacts = baseline.cutoff > 0
-        wide = make_graph(atoms, baseline.cutoff) if interacts else graph
-        with torch.no_grad():
-            known = baseline(wide, forces=interacts)
-        graph[keys.ENERGY] = graph[keys.ENERGY] - known[keys.ENERGY]
-        if interacts:
-            graph[keys.FORCES] = graph[keys.FORCES] - known[keys.FORCES]
-            graph[keys.STRESS] = graph[keys.STRESS] - known[keys.STRESS]
-        graphs.append(graph)
-    return graphs
+    return [residual_graph(atoms, cutoff, baseline) for atoms in track(frames, description)]
+
+
+def residual_graph(atoms: Atoms, cutoff: float, baseline: Potential) -> Data:
+    """One of ``residual_graphs``."""
+    graph = make_graph(atoms, cutoff, labels=True)
+    interacts = baseline.cutoff > 0
+    wide = make_graph(atoms, baseline.cutoff) if interacts else graph
+    with torch.no_grad():
+        known = baseline(wide, forces=interacts)
+    graph[keys.ENERGY] = graph[keys.ENERGY] - known[keys.ENERGY]
+    if interacts:
+        graph[keys.FORCES] = graph[keys.FORCES] - known[keys.FORCES]
+        graph[keys.STRESS] = graph[keys.STRESS] - known[keys.STRESS]
+    return graph
 
 
 def train_stage(

@@ -10,6 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch_geometric.data import Data
+
 from pretrain_mlip import __version__
 from pretrain_mlip.console import track
 from pretrain_mlip.errors import InputError
@@ -28,11 +30,11 @@ from pretrain_mlip.parallel import run_in_processes
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.structures.io import SOURCE, read_structures
 from pretrain_mlip.structures.readers import Span, extxyz_spans, read_part
-from pretrain_mlip.training.stages import residual_graphs
+from pretrain_mlip.training.stages import residual_graph
 
 log = logging.getLogger(__name__)
 PART_BYTES = 2**23  # of a file of structures: a few thousand of them, some seconds of work
-MOST_PARTS = 250  # each is an open file
+MOST_PARTS = 100  # each is an open file, and a training may read four stores
 
 
 class _Task(NamedTuple):
@@ -101,11 +103,14 @@ def _is_good(task: _Task) -> bool:
 
 def _build(task: _Task) -> None:
     """Make one part; the entry point of a worker process."""
-    frames = []
+    write_part(task.path, task.key, _graphs(task))
+
+
+def _graphs(task: _Task) -> Iterator[Data]:
     for number, atoms in read_part(task.source, task.span, task.first):
         atoms.info[SOURCE] = f"{task.source.name} frame {number}"
-        frames.append(atoms)
-    write_part(task.path, task.key, residual_graphs(read_structures(frames), task.cutoff, task.baseline, ""))
+        (frame,) = read_structures(atoms)
+        yield residual_graph(frame, task.cutoff, task.baseline)
 
 
 def _plan(source: Path, cutoff: float, baseline: Potential) -> dict[str, Any]:
