@@ -133,6 +133,9 @@ class RunConfig(Settings):
     devices: int = Field(
         default=1, ge=1, description="processes that share every training, each with a GPU or its threads of the CPU"
     )
+    store_above: float = Field(
+        default=64.0, ge=0, description="size of a file of structures in MB above which its graphs stay on disk"
+    )
     strategies: list[StrategyName] = Field(
         default=["vanilla", "finetune", "delta"],
         min_length=1,

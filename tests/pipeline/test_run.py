@@ -20,6 +20,7 @@ from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.run import resume_pipeline, run_pipeline
+from pretrain_mlip.pipeline.strategies import train_strategies
 from pretrain_mlip.report.results import Results
 from pretrain_mlip.settings import read_settings, to_yaml
 from pretrain_mlip.structures.datasets import load_dataset
@@ -152,6 +153,25 @@ def test_moved_run_resumes_without_its_input(finished: Path, tmp_path: Path) -> 
 def test_workers_train_the_same_networks(finished: Path, tmp_path: Path) -> None:
     parallel = run_pipeline(config(tmp_path / "two", workers=2, stability=None, squeeze=None, rdf=None))
     assert_same_weights(finished, parallel)
+
+
+def test_graphs_on_disk_train_the_same_networks(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every set goes through a store; one of them is damaged before the run goes on."""
+    run = tmp_path / "stored"
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("models"))
+    stored = config(run, store_above=0.0)
+    train_strategies(RunFolder(run), stored.model_copy(update={"strategies": ["vanilla", "pretrain"]}))
+    assert {path.parent.name for path in run.glob("graphs/*/plan.json")} == {
+        f"{labels}_{split}_minus_e0" for labels in ("dft", "eam") for split in ("train", "val")
+    }
+    shutil.rmtree(run / "models" / "pretrain")
+    (run / "graphs" / "eam_train_minus_e0" / "00000.graphs").write_bytes(b"damaged")
+    train_strategies(RunFolder(run), stored)
+    assert_same_weights(finished, run)
+    assert "00000.graphs: is cut off; made again" in caplog.text
+    assert (run / "graphs" / "dft_train_minus_eam" / "plan.json").exists()
 
 
 def test_killed_at_any_moment(finished: Path, tmp_path: Path) -> None:

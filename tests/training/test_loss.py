@@ -16,12 +16,16 @@ from pretrain_mlip.training.loss import error_sums, loss_terms, weighted_loss
 from pretrain_mlip.training.settings import LossSettings
 
 
-def batch() -> Data:
+def parts() -> list[Data]:
     first, second = STRUCTURES["quartz"].copy(), STRUCTURES["molecule without a cell"].copy()
     first.info["config_weight"] = 3.0
     set_labels(first, 2.0, np.zeros((9, 3)), np.full(6, 0.5))
     set_labels(second, -1.0, np.ones((3, 3)))
-    return make_batch([make_graph(atoms, 3.0, labels=True) for atoms in (first, second)])
+    return [make_graph(atoms, 3.0, labels=True) for atoms in (first, second)]
+
+
+def batch() -> Data:
+    return make_batch(parts())
 
 
 def loss_of(predicted: dict[str, torch.Tensor], graph: Data, settings: LossSettings, scale: float) -> torch.Tensor:
@@ -112,10 +116,7 @@ def test_terms_of_parts_of_a_batch_add_up() -> None:
     graph, settings = batch(), LossSettings()
     network = build_model("cgcnn", ["O", "Si"], cutoff=3.0, width=8)
     whole = loss_terms(network(graph), graph, settings, 1.0)
-    parts = []
-    for one in graph.to_data_list():
-        alone = make_batch([one])
-        parts.append(loss_terms(network(alone), alone, settings, 1.0))
+    terms = [loss_terms(network(one), one, settings, 1.0) for one in map(make_batch, zip(parts()))]
     for name, term in whole.items():
-        assert float(term.total) == pytest.approx(sum(float(part[name].total) for part in parts), rel=1e-5)
-        assert float(term.count) == sum(float(part[name].count) for part in parts)
+        assert float(term.total) == pytest.approx(sum(float(part[name].total) for part in terms), rel=1e-5)
+        assert float(term.count) == sum(float(part[name].count) for part in terms)

@@ -30,6 +30,10 @@ class RunFolder:
         """Perturbed structures of a split with the EAM's labels."""
         return self.path / "pretraining" / f"{split}.extxyz"
 
+    def graphs(self, labels: str, split: str, baseline: str) -> Path:
+        """Store of the graphs of a split, where there are too many for memory."""
+        return self.path / "graphs" / f"{labels}_{split}_minus_{baseline}"
+
     def model(self, strategy: str) -> Path:
         """Folder of a trained strategy."""
         return self.path / "models" / strategy

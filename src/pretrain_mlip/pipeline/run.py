@@ -350,7 +350,7 @@ class _Run:
 
 def _check_same(folder: RunFolder, config: RunConfig) -> None:
     """Refuse to go on with a run under another configuration, but for what does not change results or was not used."""
-    free = {"output", "workers", "device", "threads", "devices"}
+    free = {"output", "workers", "device", "threads", "devices", "store_above"}
     results = Results.read(folder.path) if (folder.path / FILE_NAME).exists() else None
     free |= {name for name, section in TRIALS.items() if results is None or getattr(results, section) is None}
     old, new = (

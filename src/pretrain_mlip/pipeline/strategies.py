@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning_fabric import Fabric
+from torch_geometric.data import Data
 
 from pretrain_mlip import console
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.files import read_json
+from pretrain_mlip.graphs.store import GraphStore
 from pretrain_mlip.parallel import run_in_processes
-from pretrain_mlip.pipeline.folder import RunFolder
+from pretrain_mlip.pipeline.folder import FOUNDATION, RunFolder
 from pretrain_mlip.pipeline.foundation import network_of, references_of
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies
 from pretrain_mlip.potentials.checkpoint import load_potential
@@ -27,6 +29,7 @@ from pretrain_mlip.training.processes import TorchrunGroup, check_visible, joine
 from pretrain_mlip.training.settings import StrategyName, TrainingSettings
 from pretrain_mlip.training.stages import STRATEGIES, residual_graphs, train_stage, with_prerequisites
 from pretrain_mlip.training.state import is_finished
+from pretrain_mlip.training.stores import build_store
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ def train_strategies(folder: RunFolder, config: RunConfig, group: TorchrunGroup 
     names = trained_strategies(config)
     if all(is_finished(folder.model(name)) for name in names):
         return names
+    _build_stores(folder, config, [name for name in names if not is_finished(folder.model(name))])
     if group is not None:
         group.call(_train_together, folder.path.absolute(), config, names)
         return names
@@ -109,8 +113,10 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName, fab
     baseline = _baseline(folder, config, name)
     cutoff = _network_cutoff(config)
 
-    def graphs(split: str, labels: str = strategy.labels) -> list:
-        path = folder.pretraining(split) if labels == "eam" else folder.data(split)
+    def graphs(split: str, labels: str = strategy.labels) -> Sequence[Data]:
+        path = _structures(folder, split, labels)
+        if _is_large(path, config):
+            return GraphStore.open(folder.graphs(labels, split, _baseline_name(config, name)))
         return residual_graphs(read_structures(path), cutoff, baseline, f"{name}: {split} graphs")
 
     train, validation = graphs("train"), graphs("val")
@@ -135,6 +141,30 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName, fab
         freeze=config.finetuning.freeze if strategy.start is not None else (),
         fabric=fabric or one_process(config.device),
     )
+
+
+def _build_stores(folder: RunFolder, config: RunConfig, names: Sequence[StrategyName]) -> None:
+    """Make the stores of graphs that strategies share, for sets that are large: trainings only read them."""
+    wanted: dict[Path, tuple[Path, StrategyName]] = {}
+    for name in names:
+        strategy = STRATEGIES[name]
+        sets = [("train", strategy.labels), ("val", strategy.labels)]
+        sets += [("train", "dft")] if strategy.labels == "eam" else []
+        sets += [("train", "eam")] if _replays(config, name) else []
+        for split, labels in sets:
+            path = _structures(folder, split, labels)
+            if _is_large(path, config):
+                wanted[folder.graphs(labels, split, _baseline_name(config, name))] = path, name
+    for store, (path, name) in wanted.items():
+        build_store(store, path, _network_cutoff(config), _baseline(folder, config, name), workers=config.workers)
+
+
+def _structures(folder: RunFolder, split: str, labels: str) -> Path:
+    return folder.pretraining(split) if labels == "eam" else folder.data(split)
+
+
+def _is_large(path: Path, config: RunConfig) -> bool:
+    return path.exists() and path.stat().st_size > 1e6 * config.store_above
 
 
 def _train(task: _Task) -> None:
@@ -195,12 +225,18 @@ def _start(folder: RunFolder, config: RunConfig, name: StrategyName) -> Network 
     return network_of(load_potential(path), str(path))
 
 
-def _baseline(folder: RunFolder, config: RunConfig, name: StrategyName) -> Potential:
+def _baseline_name(config: RunConfig, name: StrategyName) -> str:
     """What is subtracted from labels: the EAM, or the reference energies of the weights that are trained."""
     strategy = STRATEGIES[name]
-    if strategy.baseline == "eam":
+    elsewhere = strategy.start is not None and config.finetuning.start is not None
+    return FOUNDATION if strategy.baseline == "e0" and elsewhere else strategy.baseline
+
+
+def _baseline(folder: RunFolder, config: RunConfig, name: StrategyName) -> Potential:
+    kind = _baseline_name(config, name)
+    if kind == "eam":
         return load_eam(folder.eam)
-    if strategy.start is not None and config.finetuning.start is not None:
+    if kind == FOUNDATION:
         return references_of(load_potential(folder.foundation))
     energies = read_json(folder.reference_energies)
     return ReferenceEnergies({symbol: energies[symbol] for symbol in load_eam(folder.eam).elements})

@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 from pretrain_mlip.structures.neighbors import find_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 def pairs_within(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -70,7 +70,16 @@ def pair_distance_histograms(frames: Sequence[Atoms], r_max: float = 8.0, bins: 
         Pair name ("O-Si") -> (bins,) integer counts; each pair of atoms or images counts once.
     """
     edges = np.linspace(0.0, r_max, bins + 1)
-    return {name: np.histogram(found, edges)[0] for name, found in distances_by_pair(frames, r_max).items()}
+    counts: dict[str, np.ndarray] = {}
+    for block in _blocks(frames):
+        for name, found in distances_by_pair(block, r_max).items():
+            counts[name] = counts.get(name, 0) + np.histogram(found, edges)[0]
+    return dict(sorted(counts.items()))
+
+
+def _blocks(frames: Sequence[Atoms]) -> Iterator[Sequence[Atoms]]:
+    """A few frames at a time: all distances of a large set would not fit into memory."""
+    return (frames[start : start + 100] for start in range(0, len(frames), 100))
 
 
 def bin_edges(start: float, end: float, width: float = 0.1) -> np.ndarray:
@@ -99,10 +108,18 @@ def pair_coverage(frames: Sequence[Atoms], names: Iterable[str], start: float, e
         Pair name -> closest distance, how many bins of 0.1 Å are filled, how many there are.
     """
     edges = bin_edges(start, end)
-    found = distances_by_pair(frames, end)
-    coverage = {}
-    for name in names:
-        distances = found.get(name, np.empty(0))
-        filled = int(np.count_nonzero(np.histogram(distances, edges)[0]))
-        coverage[name] = Coverage(float(distances.min()) if distances.size else None, filled, len(edges) - 1)
-    return coverage
+    filled: dict[str, np.ndarray] = {}
+    closest: dict[str, float] = {}
+    for block in _blocks(frames):
+        for name, distances in distances_by_pair(block, end).items():
+            filled[name] = (np.histogram(distances, edges)[0] > 0) | filled.get(name, False)
+            closest[name] = min(closest.get(name, np.inf), distances.min(initial=np.inf))
+    bins = len(edges) - 1
+    return {
+        name: Coverage(
+            float(closest[name]) if np.isfinite(closest.get(name, np.inf)) else None,
+            int(np.count_nonzero(filled.get(name, False))),
+            bins,
+        )
+        for name in names
+    }

@@ -11,8 +11,9 @@ import io
 import logging
 import os
 from collections import Counter, defaultdict
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -126,14 +127,9 @@ def write_structures(path: AnyPath, frames: Sequence[Atoms]) -> None:
     check_extxyz_name(path)
     if not frames:
         raise InputError(f"{path}: no structures to write")
-    stream = io.StringIO()
-    write_xyz(stream, [_for_writing(atoms) for atoms in frames])
-    content = stream.getvalue().encode()
-    with atomic_path(path) as temporary:
-        # No time stamp in the header: equal frames make equal files.
-        temporary.write_bytes(
-            gzip.compress(content, compresslevel=6, mtime=0) if Path(path).suffix == ".gz" else content
-        )
+    with atomic_path(path) as temporary, temporary.open("wb") as file, _packed(path, file) as stream:
+        for atoms in frames:
+            write_xyz(stream, _for_writing(atoms))
 
 
 def check_extxyz_name(path: AnyPath) -> None:
@@ -236,6 +232,15 @@ def _lacks(atoms: Atoms, label: str) -> bool:
     if label != ENERGY and atoms.info.get(CONFIG_TYPE) == ISOLATED_ATOM:
         return False
     return getattr(labels_of(atoms), label) is None
+
+
+@contextmanager
+def _packed(path: AnyPath, file: IO[bytes]) -> Iterator[IO[str]]:
+    """A stream for text into a file of this name."""
+    # No name and no time stamp in the header of gzip: equal frames make equal files.
+    packed = gzip.GzipFile("", "wb", 6, file, mtime=0) if Path(path).suffix == ".gz" else nullcontext(file)
+    with packed as binary, io.TextIOWrapper(binary, encoding="utf-8", newline="\n") as stream:  # type: ignore[type-var]
+        yield stream
 
 
 def _for_writing(atoms: Atoms) -> Atoms:

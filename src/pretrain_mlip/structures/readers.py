@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import ase.db
 import ase.io
@@ -44,41 +45,81 @@ def read_frames(path: Path, index: str) -> Iterator[tuple[int, Atoms]]:
         yield from _read_other(path, wanted)
 
 
-def _read_extxyz(path: Path, wanted: int | slice) -> Iterator[tuple[int, Atoms]]:
-    # The text is read whole: ASE seeks back and forth, which is very slow in a gzip stream. The frames are cut here and
-    # not by ASE, which stops without a word at the first blank line and cannot say which frame is broken.
-    lines = _text(path).splitlines()
-    spans = _selected(path, _extxyz_spans(path, lines), wanted)
-    for number, (start, stop) in track(spans, f"Reading {path.name}"):
-        try:
-            (atoms,) = read_xyz(io.StringIO("\n".join(lines[start:stop]) + "\n"), index=0)
-        except Exception as error:  # noqa: BLE001  # ASE's readers raise whatever the content leads to
-            raise InputError(f"{path} frame {number} (line {start + 1}): {_reason(error)}") from None
-        yield number, atoms
+class Span(NamedTuple):
+    """Where a frame stands in a file."""
+
+    start: int  # byte
+    stop: int
+    line: int  # from 1
 
 
-def _extxyz_spans(path: Path, lines: list[str]) -> list[tuple[int, int]]:
-    """First and one-past-last line of every frame; blank lines between frames are allowed."""
-    spans: list[tuple[int, int]] = []
-    place = 0
-    while place < len(lines):
-        if not lines[place].strip():
-            place += 1
+def extxyz_spans(path: Path, stream: IO[bytes]) -> Iterator[Span]:
+    """Yield where the frames of extended XYZ are, from the start of a stream on; blank lines between them are allowed.
+
+    Raises:
+        InputError: a line is missing, or the last frame is cut off.
+    """
+    place = frames = 0
+    number = 1
+    line = stream.readline()
+    while line:
+        if not line.strip():
+            place, number, line = place + len(line), number + 1, stream.readline()
             continue
-        found = lines[place].strip()[:40]
-        # Digits only: a negative number would send this loop back to where it came from.
-        if not (found.isascii() and found.isdigit()) or int(found) == 0:
-            where = f"{path} frame {len(spans)} (line {place + 1})"
-            raise InputError(f"{where}: a number of atoms is expected, found '{found}'; is a line missing?")
-        n_atoms = int(found)
-        stop = place + n_atoms + 2
-        if stop > len(lines):
-            raise InputError(f"{path} frame {len(spans)}: {n_atoms} atoms announced, but the file ends; is it cut off?")
-        while stop < len(lines) and lines[stop].lstrip().startswith("VEC"):
-            stop += 1
-        spans.append((place, stop))
-        place = stop
-    return spans
+        found = line.strip()[:40]
+        # Digits only: ASE would take a negative number and go back to where it came from.
+        if not found.isdigit() or int(found) == 0:
+            where = f"{path} frame {frames} (line {number})"
+            raise InputError(
+                f"{where}: a number of atoms is expected, found '{_decoded(path, found)}'; is a line missing?"
+            )
+        lines = [line, *islice(stream, int(found) + 1)]
+        if len(lines) < int(found) + 2:
+            raise InputError(f"{path} frame {frames}: {int(found)} atoms announced, but the file ends; is it cut off?")
+        line = stream.readline()
+        while line.lstrip().startswith(b"VEC"):
+            lines.append(line)
+            line = stream.readline()
+        stop = place + sum(map(len, lines))
+        yield Span(place, stop, number)
+        place, number, frames = stop, number + len(lines), frames + 1
+
+
+def read_part(path: Path, part: Span, first: int) -> Iterator[tuple[int, Atoms]]:
+    """Yield number and content of the frames of a part of a file of extended XYZ that is not compressed.
+
+    Args:
+        path: the file.
+        part: from the start of a frame to the end of another.
+        first: number of the first frame.
+
+    Raises:
+        InputError: the file is unreadable; the message names file and frame.
+    """
+    with path.open("rb") as file:
+        file.seek(part.start)
+        stream = io.BytesIO(file.read(part.stop - part.start))
+    for number, span in enumerate(list(extxyz_spans(path, stream)), start=first):
+        yield number, _frame(path, stream, number, span._replace(line=part.line + span.line - 1))
+
+
+def _read_extxyz(path: Path, wanted: int | slice) -> Iterator[tuple[int, Atoms]]:
+    # The frames are cut here and not by ASE, which stops without a word at the first blank line and cannot say which
+    # frame is broken; what is compressed is read whole, since going back and forth there is very slow.
+    with _opened(path) as stream:
+        spans = _selected(path, list(extxyz_spans(path, stream)), wanted)
+        for number, span in track(spans, f"Reading {path.name}"):
+            yield number, _frame(path, stream, number, span)
+
+
+def _frame(path: Path, stream: IO[bytes], number: int, span: Span) -> Atoms:
+    stream.seek(span.start)
+    text = _decoded(path, stream.read(span.stop - span.start))
+    try:
+        (atoms,) = read_xyz(io.StringIO(text.replace("\r\n", "\n")), index=0)
+    except Exception as error:  # noqa: BLE001  # ASE's readers raise whatever the content leads to
+        raise InputError(f"{path} frame {number} (line {span.line}): {_reason(error)}") from None
+    return atoms
 
 
 def _read_database(path: Path, wanted: int | slice) -> Iterator[tuple[int, Atoms]]:
@@ -125,18 +166,22 @@ def _selected(path: Path, items: list[Any], wanted: int | slice) -> list[tuple[i
     return [numbered[wanted]]
 
 
-def _text(path: Path) -> str:
+def _opened(path: Path) -> IO[bytes]:
     try:
-        content = path.read_bytes()
         if path.suffix.lower() == ".gz":
-            content = gzip.decompress(content)
-        return content.decode("utf-8")
+            return io.BytesIO(gzip.decompress(path.read_bytes()))
+        return path.open("rb")
     except EOFError:
         raise InputError(f"{path}: the gzip file is cut off; copy or download it again") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file, though its name says extended XYZ") from None
     except (OSError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
+
+
+def _decoded(path: Path, content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file, though its name says extended XYZ") from None
 
 
 def _reason(error: BaseException) -> str:

@@ -28,6 +28,7 @@ from pretrain_mlip import keys
 from pretrain_mlip.console import progress_bar
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.graphs.graph import make_batch
+from pretrain_mlip.graphs.sequences import Joined, edge_counts, fingerprint, kinds
 from pretrain_mlip.potentials.base import Potential, dtype_named
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, read_checkpoint
 from pretrain_mlip.potentials.compiled import compiled
@@ -35,7 +36,6 @@ from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.settings import flattened
 from pretrain_mlip.training.batches import Batches, InOrder, Place
 from pretrain_mlip.training.board import Board
-from pretrain_mlip.training.data import edge_counts, fingerprint
 from pretrain_mlip.training.loss import LossTerm, error_sums, loss_terms, weighted_loss
 from pretrain_mlip.training.processes import LostProcessError, lost_processes, one_process
 from pretrain_mlip.training.sam import Ascent
@@ -143,10 +143,10 @@ class Training:
     def _set_up_data(
         self, train: Sequence[Data], validation: Sequence[Data], replayed: Sequence[Data], replay_size: int
     ) -> None:
-        settings, graphs = self.settings, [*train, *replayed]
+        settings, graphs = self.settings, Joined(train, replayed)
         shares = {"rank": self.fabric.global_rank, "processes": self.fabric.world_size}
         self.batches = Batches(
-            edge_counts(graphs),
+            graphs.edges,
             settings.batch_size,
             self.seed,
             max_edges=settings.max_edges,
@@ -159,7 +159,7 @@ class Training:
         self.validation = self._loader(
             validation, InOrder(edge_counts(validation), 4 * settings.batch_size, settings.max_edges, **shares)
         )
-        self.kinds = {kind: number for number, kind in enumerate(sorted({g[keys.CONFIG_TYPE] for g in validation}))}
+        self.kinds = {kind: number for number, kind in enumerate(sorted(kinds(validation)))}
         self.fingerprint = fingerprint([train, replayed, validation])
 
     def run(self) -> TrainingResult:
@@ -329,8 +329,8 @@ class Training:
             best = self.history[self.best_epoch - 1]
             name = self.folder.path.name
             log.info("%s: %d epochs, best %d: %s", name, self.epoch, self.best_epoch, note_of(best))
-            if kinds := note_of_kinds(best, self.kinds):
-                log.info("%s: validation errors by kind, meV/atom and meV/Å: %s", name, kinds)
+            if note := note_of_kinds(best, self.kinds):
+                log.info("%s: validation errors by kind, meV/atom and meV/Å: %s", name, note)
 
     @contextmanager
     def _board(self) -> Iterator[Board | None]:

@@ -16,13 +16,12 @@ network is deployed. DFT strategies share the data, the number of epochs and the
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from ase import Atoms
 from lightning_fabric import Fabric
@@ -32,13 +31,16 @@ from pretrain_mlip import keys
 from pretrain_mlip.console import track
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.graphs.graph import make_batch, make_graph
+from pretrain_mlip.graphs.sequences import Weighted, edge_counts
 from pretrain_mlip.potentials.base import Potential, SumPotential, dtype_named
 from pretrain_mlip.potentials.networks import build_model
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.training.loop import Training, TrainingResult
+from pretrain_mlip.training.loss import error_sums
 from pretrain_mlip.training.settings import ReplaySettings, StrategyName, TrainingSettings
 
 log = logging.getLogger(__name__)
+_AT_ONCE = 8  # structures of a batch that is only looked at
 
 
 @dataclass(frozen=True)
@@ -101,19 +103,21 @@ def residual_graphs(
         baseline: reference energies, or an EAM.
         description: for the progress bar.
     """
-    graphs = []
-    for atoms in track(frames, description):
-        graph = make_graph(atoms, cutoff, labels=True)
-        interacts = baseline.cutoff > 0
-        wide = make_graph(atoms, baseline.cutoff) if interacts else graph
-        with torch.no_grad():
-            known = baseline(wide, forces=interacts)
-        graph[keys.ENERGY] = graph[keys.ENERGY] - known[keys.ENERGY]
-        if interacts:
-            graph[keys.FORCES] = graph[keys.FORCES] - known[keys.FORCES]
-            graph[keys.STRESS] = graph[keys.STRESS] - known[keys.STRESS]
-        graphs.append(graph)
-    return graphs
+    return [residual_graph(atoms, cutoff, baseline) for atoms in track(frames, description)]
+
+
+def residual_graph(atoms: Atoms, cutoff: float, baseline: Potential) -> Data:
+    """One of ``residual_graphs``."""
+    graph = make_graph(atoms, cutoff, labels=True)
+    interacts = baseline.cutoff > 0
+    wide = make_graph(atoms, baseline.cutoff) if interacts else graph
+    with torch.no_grad():
+        known = baseline(wide, forces=interacts)
+    graph[keys.ENERGY] = graph[keys.ENERGY] - known[keys.ENERGY]
+    if interacts:
+        graph[keys.FORCES] = graph[keys.FORCES] - known[keys.FORCES]
+        graph[keys.STRESS] = graph[keys.STRESS] - known[keys.STRESS]
+    return graph
 
 
 def train_stage(
@@ -174,7 +178,7 @@ def train_stage(
     def deploy(trained: Network) -> Potential:
         return SumPotential([baseline, trained])
 
-    joining = () if replay is None else _weighted(replayed, replay.weight)
+    joining = () if replay is None else Weighted(replayed, replay.weight)
     size = 0 if replay is None else replay.size(settings.batch_size)
     training = Training(
         *(network, train, validation, settings, folder),
@@ -217,29 +221,23 @@ def freeze_parts(network: Network, names: Sequence[str]) -> None:
         raise InputError(f"freeze: nothing of {network.kind} is left to be trained")
 
 
-def _weighted(graphs: Sequence[Data], weight: float) -> list[Data]:
-    """Graphs that count for more or less."""
-    found = []
-    for graph in graphs:
-        other = copy(graph)
-        other[keys.CONFIG_WEIGHT] = weight * graph[keys.CONFIG_WEIGHT]
-        found.append(other)
-    return found
-
-
 def _scales(graphs: Sequence[Data]) -> tuple[float, float]:
     """Root mean square of the forces (eV/Å), and mean number of neighbours."""
-    forces = torch.cat([graph[keys.FORCES] for graph in graphs])
-    forces = forces[torch.isfinite(forces).all(1)]
-    atoms = sum(graph[keys.POSITIONS].shape[0] for graph in graphs)
-    edges = sum(graph[keys.EDGE_INDEX].shape[1] for graph in graphs)
-    return (float(forces.square().mean().sqrt()) if forces.numel() else 1.0), edges / atoms
+    squares, components, atoms = 0.0, 0, 0
+    for graph in graphs:
+        forces = graph[keys.FORCES]
+        known = forces[torch.isfinite(forces).all(1)]
+        squares += float(known.square().sum())
+        components += known.numel()
+        atoms += len(forces)
+    return (math.sqrt(squares / components) if components else 1.0), int(edge_counts(graphs).sum()) / atoms
 
 
 def _errors(network: Network, validation: Sequence[Data]) -> str:
-    prediction = network(make_batch(validation))
-    batch = make_batch(validation)
-    atoms = np.diff(batch.ptr.numpy())
-    energy = (prediction[keys.ENERGY] - batch[keys.ENERGY]).abs().numpy() / atoms
-    forces = (prediction[keys.FORCES] - batch[keys.FORCES]).abs()
-    return f"energy {1e3 * float(energy.mean()):.1f} meV/atom, forces {1e3 * float(forces.nanmean()):.0f} meV/Å"
+    sums = {keys.ENERGY: torch.zeros(2), keys.FORCES: torch.zeros(2)}
+    for start in range(0, len(validation), _AT_ONCE):
+        batch = make_batch(validation[start : start + _AT_ONCE])
+        found = error_sums(network(batch), batch)
+        sums = {name: total + found[name].sum(0) for name, total in sums.items()}
+    energy, forces = (float(total / count) for total, count in sums.values())
+    return f"energy {1e3 * energy:.1f} meV/atom, forces {1e3 * forces:.0f} meV/Å"
