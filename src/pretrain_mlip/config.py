@@ -125,6 +125,11 @@ class RunConfig(Settings):
 
     output: str = Field(default="runs/run", description="folder of the run")
     seed: int = Field(default=0, ge=0, description="seed of weights, order of structures and replicas")
+    seeds: int = Field(
+        default=1,
+        ge=1,
+        description="runs that differ in their seeds, from this one on; their mean and spread are reported",
+    )
     device: str = Field(default="cpu", description="cpu, cuda, or auto for a GPU where there is one")
     workers: int = Field(default=2, ge=1, description="processes for strategies and MD replicas, one thread each")
     threads: int = Field(

@@ -29,12 +29,19 @@ def read_settings(kind: type[S], path: str | os.PathLike[str] | None = None, ove
     Raises:
         InputError: the file is missing or not YAML, a key is unknown (the nearest is suggested) or a value is wrong.
     """
-    content: dict[str, Any] = {}
-    if path is not None:
-        content = _read_yaml(Path(path))
+    return validate(kind, read_content(path, overrides), str(path) if path is not None else "settings")
+
+
+def read_content(path: str | os.PathLike[str] | None = None, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """What a YAML file and overrides say, before it is known what kind of settings it is.
+
+    Raises:
+        InputError: the file is missing or not YAML, or an override is malformed.
+    """
+    content = {} if path is None else _read_yaml(Path(path))
     for override in overrides:
         _apply_override(content, override)
-    return validate(kind, content, str(path) if path is not None else "settings")
+    return content
 
 
 def validate(kind: type[S], content: Mapping[str, Any], source: str = "settings") -> S:

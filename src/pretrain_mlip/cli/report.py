@@ -15,6 +15,11 @@ def report(
 
     Example: pretrain-mlip report runs/silica_mini
     """
+    from pretrain_mlip.files import read_json
     from pretrain_mlip.report.html import write_report
+    from pretrain_mlip.report.results import FILE_NAME
+    from pretrain_mlip.report.study import write_study_report
 
-    typer.echo(write_report(run_dir))
+    content = read_json(run_dir / FILE_NAME)
+    of_study = isinstance(content, dict) and content.get("kind") == "study"
+    typer.echo((write_study_report if of_study else write_report)(run_dir))

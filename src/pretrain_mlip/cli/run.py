@@ -26,8 +26,12 @@ def run(config: ConfigFile = None, overrides: Overrides = None) -> None:
 
     Example: pretrain-mlip run my.yaml training.epochs=50
 
-    A run that was interrupted goes on where it was when it is started again with the same configuration.
+    A run that was interrupted goes on where it was when it is started again with the same configuration. With a group
+    'study' the file describes runs on several systems and with several architectures (docs: studies).
     """
+    if study := _study(config, overrides):
+        _conclude_study(study)
+        return
     from pretrain_mlip.pipeline.run import run_pipeline
 
     _conclude(run_pipeline(_configuration(config, overrides)))
@@ -56,6 +60,9 @@ def resume(run_dir: RunFolder) -> None:
 
     Example: pretrain-mlip resume runs/silica_mini
     """
+    if study := _study(run_dir / "config.yaml", [f"output={run_dir}"]):
+        _conclude_study(study)
+        return
     from pretrain_mlip.pipeline.run import resume_pipeline
 
     _conclude(resume_pipeline(run_dir))
@@ -75,6 +82,29 @@ def _conclude(run_dir: Path) -> None:
     if content is not None:
         print_table(table("", content.columns, [[cell.text for cell in row] for row in content.rows]))
     typer.echo("\n".join([*verdict(results), f"report: {run_dir / 'report.html'}"]))
+
+
+def _study(config: Path | None, overrides: list[str] | None):
+    """The study that a file describes; None where it describes a run."""
+    from pretrain_mlip.settings import read_content
+
+    if config is None or not config.is_file():
+        return None
+    content = read_content(config, overrides or [])
+    if "study" not in content:
+        return None
+    from pretrain_mlip.pipeline.study import read_study
+
+    return read_study(content, str(config))
+
+
+def _conclude_study(study) -> None:
+    """Make a study, and print what its report says first."""
+    from pretrain_mlip.pipeline.study import run_study
+    from pretrain_mlip.report.study import StudyResults, study_verdict
+
+    folder = run_study(study)
+    typer.echo("\n".join([*study_verdict(StudyResults.read(folder).rows), f"report: {folder / 'report.html'}"]))
 
 
 def _configuration(config: Path | None, overrides: list[str] | None):  # keeps pydantic out of --help

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import multiprocessing
 import os
 import platform
 import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -25,9 +26,11 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import make_folder, sha256, write_text
 from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.keys import CONFIG_TYPE
+from pretrain_mlip.parallel import run_in_processes
 from pretrain_mlip.pipeline import preparation, trials
 from pretrain_mlip.pipeline.folder import FOUNDATION, RunFolder
 from pretrain_mlip.pipeline.foundation import foundation_model
+from pretrain_mlip.pipeline.seeds import combined, seed_configs, take_best
 from pretrain_mlip.pipeline.strategies import needs_perturbation, stage_settings, train_strategies
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.eam.inputs import elements_of
@@ -45,6 +48,7 @@ from pretrain_mlip.training.stages import STRATEGIES, freeze_parts
 
 log = logging.getLogger(__name__)
 TRIALS = {"stability": "survival", "squeeze": "squeeze", "rdf": "rdf"}  # group of settings -> section of the results
+Until = Literal["preparation", "training", "report"]
 REPORTED_VERSIONS = (
     "pretrain-mlip",
     "torch",
@@ -57,8 +61,10 @@ REPORTED_VERSIONS = (
 )
 
 
-def run_pipeline(config: RunConfig, until: Literal["training", "report"] = "report") -> Path:
+def run_pipeline(config: RunConfig, until: Until = "report") -> Path:
     """Make a run, or go on with it where the folder holds one with the same configuration.
+
+    With several seeds it is a folder of runs, whose results are put together.
 
     Where torchrun has started several processes all of them are to call this: they train together, and the first does
     everything else.
@@ -83,7 +89,74 @@ def run_pipeline(config: RunConfig, until: Literal["training", "report"] = "repo
         return _run_pipeline(config, until, group)
 
 
-def _run_pipeline(config: RunConfig, until: str, group: TorchrunGroup | None = None) -> Path:
+def run_members(configs: Sequence[RunConfig], until: Until, workers: int) -> None:
+    """Make runs, several at a time in worker processes, each in one process."""
+    missing = [_Member(config, until) for config in configs if not _is_made(config, until)]
+    if workers == 1 or len(missing) < 2:
+        for member in missing:
+            _make_member(member._replace(config=member.config.model_copy(update={"workers": workers})))
+        return
+    with closing(run_in_processes(_make_member, missing, workers)) as outcomes:
+        for _, outcome in console.track(outcomes, f"runs ({until})", total=len(missing)):
+            if isinstance(outcome, Exception):
+                raise outcome
+
+
+def write_seeds(config: RunConfig, members: Sequence[RunConfig]) -> None:
+    """Results and report of runs of several seeds together, and the best of their potentials."""
+    folders = [RunFolder(member.output) for member in members]
+    runs = [Results.read(folder.path) for folder in folders]
+    folder = RunFolder(make_folder(config.output))
+    write_text(folder.config, to_yaml(config))
+    take_best(folder, folders, runs)
+    combined(runs, config).write(folder.path)
+    write_report(folder.path)
+
+
+class _Member(NamedTuple):
+    config: RunConfig
+    until: Until
+
+
+def _make_member(member: _Member) -> None:
+    """Make one run of several; the entry point of a worker process."""
+    own_process = multiprocessing.parent_process() is not None  # where its log goes to its folder alone
+    _run_pipeline(member.config.model_copy(update={"workers": 1}) if own_process else member.config, member.until)
+
+
+def _is_made(config: RunConfig, until: Until) -> bool:
+    """Whether a run that finished has nothing to add, so that no process is started for it."""
+    folder = RunFolder(config.output)
+    if until != "report" or not (folder.path / "report.html").exists():
+        return False
+    _check_same(folder, config)
+    return True
+
+
+def _run_seeds(config: RunConfig, until: Until, group: TorchrunGroup | None = None) -> Path:
+    folder = RunFolder(make_folder(config.output))
+    write_text(folder.config, to_yaml(config))
+    members = seed_configs(config)
+    handler = console.log_to_file(folder.log)
+    try:
+        if group is None and config.devices == 1:
+            run_members(members, until, config.workers)
+        else:
+            for member in members:
+                _run_pipeline(member, until, group)
+        if until == "report":
+            write_seeds(config, members)
+    except KeyboardInterrupt:
+        log.warning("interrupted; 'pretrain-mlip resume %s' goes on from here", folder.path)
+        raise
+    finally:
+        console.stop_logging(handler)
+    return folder.path
+
+
+def _run_pipeline(config: RunConfig, until: Until, group: TorchrunGroup | None = None) -> Path:
+    if config.seeds > 1:
+        return _run_seeds(config, until, group)
     folder = RunFolder(make_folder(config.output))
     if folder.config.exists() and folder.reference_energies.exists():
         _check_same(folder, config)
@@ -143,7 +216,7 @@ class _Run:
         )
         self.timings: dict[str, float] = dict(self.results.timings or {})
 
-    def make(self, until: str) -> None:
+    def make(self, until: Until) -> None:
         log.info("run in %s", self.folder.path)
         torch.set_num_threads(self.config.threads)
         with self._timed("data"):
@@ -160,6 +233,9 @@ class _Run:
                 if self.results.dataset is not None:
                     self.results.dataset.pretraining_frames = counts["kept"]
         preparation.prepare_foundation(self.folder, splits, eam, self.config)
+        if until == "preparation":
+            self._write()
+            return
         with self._timed("training"):
             names = train_strategies(self.folder, self.config, self.group)
             self._describe_training(names)

@@ -66,8 +66,8 @@ def train_strategies(folder: RunFolder, config: RunConfig, group: TorchrunGroup 
         for wave in _waves(names):
             tasks = [_Task(folder.path, config, name) for name in wave]
             if config.workers == 1:
-                for task in tasks:
-                    _train(task)
+                for name in wave:
+                    train_strategy(folder, config, name)
                 continue
             with closing(run_in_processes(_train, tasks, config.workers)) as outcomes:  # one failure ends the others
                 for _, outcome in outcomes:

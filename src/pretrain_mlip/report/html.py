@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,19 +71,41 @@ def write_report(run_dir: str | os.PathLike[str]) -> Path:
             missing.append(name)
         else:
             parts.append(part)
-    environment = Environment(
-        loader=PackageLoader("pretrain_mlip", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    text = environment.get_template("template.html.j2").render(
+    return write_page(
+        run_dir,
         title=results["title"] or "Pretrained interatomic potential",
         subtitle=_subtitle(results),
         verdict=words.verdict(results),
         verdict_table=tables.verdict_table(results),
         parts=parts,
         missing=missing,
-        source=lambda picture: _draw(picture, run_dir / "figures"),
     )
-    path = run_dir / FILE_NAME
+
+
+def write_page(
+    folder: Path,
+    *,
+    title: str,
+    subtitle: str,
+    verdict: list[str],
+    parts: list[Part],
+    verdict_table: Table | None = None,
+    missing: Sequence[str] = (),
+) -> Path:
+    """Write report.html, and its pictures into figures/; returns its path."""
+    environment = Environment(
+        loader=PackageLoader("pretrain_mlip", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    text = environment.get_template("template.html.j2").render(
+        title=title,
+        subtitle=subtitle,
+        verdict=verdict,
+        verdict_table=verdict_table,
+        parts=parts,
+        missing=missing,
+        source=lambda picture: _draw(picture, folder / "figures"),
+    )
+    path = folder / FILE_NAME
     write_text(path, text)
     logger.info("report written to %s", path)
     return path

@@ -221,7 +221,7 @@ class Results(Section):
         """Write results.json into a run directory; numbers that are not finite become null."""
         path = Path(run_dir) / FILE_NAME
         sections = {key: value for key, value in self.model_dump(mode="json").items() if value is not None}
-        files.write_json(path, _finite(sections))
+        files.write_json(path, finite(sections))
         return path
 
     @classmethod
@@ -246,11 +246,12 @@ class Results(Section):
             raise InputError(f"{path}: '{where}': {first['msg']}") from None
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same nested content with null for numbers that JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

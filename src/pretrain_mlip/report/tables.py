@@ -56,9 +56,14 @@ def verdict_table(results: Data) -> Table | None:
             stable = [summary["stable_fraction"] if summary else None for summary in summaries]
             columns.append((f"{heading}runs completed", _ranked(stable, percent, largest=True)))
     rows = [[model_cell(model), *(cells[i] for _, cells in columns)] for i, model in enumerate(models)]
-    return Table(
-        ["model", *(heading for heading, _ in columns)], rows, "Test frames (DFT) and MD. Bold: best of the column."
-    )
+    caption = "Test frames (DFT) and MD. Bold: best of the column."
+    seeds = max(map(len, (results["seed_errors"] or {}).values()), default=1)
+    if seeds > 1:
+        caption += (
+            f" Mean ± standard deviation of {seeds} seeds, all of whose replicas are counted; figures and tables below "
+            "that are not of survival or of errors are those of the first seed."
+        )
+    return Table(["model", *(heading for heading, _ in columns)], rows, caption)
 
 
 def survival_table(section: Data) -> Table:

@@ -1,0 +1,102 @@
+"""Several runs that differ in their seeds alone, and what they say together."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pretrain_mlip.config import RunConfig
+from pretrain_mlip.dynamics.survival import ReplicaResult, survival_curve, survival_summary
+from pretrain_mlip.files import atomic_path, make_folder
+from pretrain_mlip.pipeline.folder import RunFolder
+from pretrain_mlip.report.results import ErrorRow, Results
+
+log = logging.getLogger(__name__)
+
+
+def seed_configs(config: RunConfig) -> list[RunConfig]:
+    """The runs of a configuration with several seeds: each in a folder ``seed-N`` of its own.
+
+    Weights, order of structures, replicas, starts of the EAM's fit and perturbations differ; the split is the same.
+    """
+    return [
+        config.model_copy(
+            update={
+                "output": str(Path(config.output) / f"seed-{config.seed + number}"),
+                "seeds": 1,
+                "seed": config.seed + number,
+                "eam": config.eam.model_copy(update={"seed": config.eam.seed + number}),
+                "perturbation": config.perturbation.model_copy(update={"seed": config.perturbation.seed + number}),
+            }
+        )
+        for number in range(config.seeds)
+    ]
+
+
+def combined(runs: Sequence[Results], config: RunConfig) -> Results:
+    """Results of several seeds: means of errors with those of each beside, all replicas, and the rest of the first."""
+    first = runs[0]
+    content = first.model_dump(exclude_unset=True)
+    content |= {
+        "title": f"pretrain-mlip: {Path(config.output).name}",
+        "errors": {model: _mean_rows([(run.errors or {})[model] for run in runs]) for model in first.errors or {}},
+        "seed_errors": {model: [(run.errors or {})[model]["all"] for run in runs] for model in first.errors or {}},
+        "survival": _pooled([run.survival for run in runs]),
+        "squeeze": _pooled([run.squeeze for run in runs]),
+        "timings": _summed([run.timings or {} for run in runs]),
+        "config": config.model_dump(mode="json"),
+    }
+    if first.provenance is not None:
+        seeds = [run.provenance.seeds if run.provenance else {} for run in runs]
+        content["provenance"] |= {
+            "created": max(run.provenance.created for run in runs if run.provenance),
+            "seeds": {name: [one.get(name) for one in seeds] for name in seeds[0]},
+        }
+    return Results.model_validate(content)
+
+
+def take_best(folder: RunFolder, members: Sequence[RunFolder], runs: Sequence[Results]) -> None:
+    """Copy the potentials with the lowest validation error of the forces to where those of a single run are."""
+    for name in runs[0].learning or {}:
+        errors = [min(e for e in (run.learning or {})[name].val_forces_mae if e is not None) for run in runs]
+        best = members[errors.index(min(errors))]
+        make_folder(folder.model(name))
+        with atomic_path(folder.potential(name)) as temporary:
+            shutil.copyfile(best.potential(name), temporary)
+        log.info("%s: %s is that of %s", name, folder.potential(name), best.path.name)
+
+
+def _mean_rows(rows: Sequence[Mapping[str, ErrorRow]]) -> dict[str, dict[str, Any]]:
+    """Mean errors of each kind of structures; frames are the same in all."""
+    means = {}
+    for kind, first in rows[0].items():
+        values = {name: [getattr(one[kind], name) for one in rows] for name in ErrorRow.model_fields}
+        mean = {name: statistics.fmean(found) for name, found in values.items() if None not in found}
+        means[kind] = mean | {"frames": first.frames, "atoms": first.atoms}
+    return means
+
+
+def _pooled(sections: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """Survival of the replicas of all seeds together."""
+    known = [section for section in sections if section is not None]
+    if len(known) < len(sections):
+        return None
+    pooled = {}
+    for model, first in known[0].items():
+        replicas = [
+            ReplicaResult.from_dict(replica) for section in known for replica in section[model].model_dump()["replicas"]
+        ]
+        pooled[model] = {
+            "replicas": [replica.to_dict() for replica in replicas],
+            "curve": survival_curve([r.time_ps for r in replicas], [r.outcome != "completed" for r in replicas]),
+            "summary": survival_summary(replicas, first.summary.duration_ps),
+        }
+    return pooled
+
+
+def _summed(times: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: sum(one.get(name, 0.0) for one in times) for name in times[0]}
