@@ -1,0 +1,174 @@
+"""Runs of several seeds, and studies: what they share, what they report, how they go on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from pretrain_mlip.cli.main import app
+from pretrain_mlip.config import RunConfig
+from pretrain_mlip.errors import InputError
+from pretrain_mlip.pipeline.run import resume_pipeline, run_pipeline
+from pretrain_mlip.pipeline.study import read_study, run_study
+from pretrain_mlip.report.results import Results
+from pretrain_mlip.report.study import StudyResults
+
+TINY = """
+data: {source: silica_mini, split: {n_train: 6, n_val: 3, n_test: 3}}
+eam: {starts: 1, screening_iterations: 3, max_iterations: 8}
+perturbation: {rounds: 1, copies: 1}
+model: {hyperparameters: {width: 8, convolutions: 1, gaussians: 8, cutoff: 3.5}}
+training: {epochs: 2, batch_size: 4}
+pretraining: {epochs: 2, batch_size: 4}
+stability: {replicas: 2, md: {duration_ps: 0.02}}
+squeeze: {replicas: 1, md: {duration_ps: 0.02}}
+rdf: null
+workers: 1
+seeds: 2
+compare: [vanilla, finetune]
+"""
+
+
+def content(output: Path, **changes: Any) -> dict[str, Any]:
+    return yaml.safe_load(TINY) | {"output": str(output)} | changes
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_pipeline(RunConfig.model_validate(content(tmp_path_factory.mktemp("seeds") / "run", seed=3)))
+
+
+def test_seeds_differ_and_are_put_together(seeds: Path) -> None:
+    runs = [Results.read(seeds / name) for name in ("seed-3", "seed-4")]
+    together = Results.read(seeds)
+    assert set(together.errors or {}) == {"eam", "vanilla", "pretrain", "finetune"}
+    for model in ("eam", "vanilla", "finetune"):
+        of_seeds = [(run.errors or {})[model]["all"].forces_mae for run in runs]
+        assert of_seeds[0] != of_seeds[1]
+        assert [row.forces_mae for row in (together.seed_errors or {})[model]] == of_seeds
+        assert (together.errors or {})[model]["all"].forces_mae == pytest.approx(np.mean(of_seeds))
+        assert (together.survival or {})[model].summary.replicas == 4
+        assert (together.squeeze or {})[model].summary.replicas == 2
+        outcomes = [replica for run in runs for replica in (run.survival or {})[model].replicas]
+        assert (together.survival or {})[model].replicas == outcomes
+    assert together.provenance is not None
+    assert together.provenance.seeds["run"] == [3, 4]
+    assert "±" in (seeds / "report.html").read_text()
+
+
+def test_the_best_potential_by_validation_is_where_that_of_one_run_would_be(seeds: Path) -> None:
+    errors = {
+        name: min(e for e in (Results.read(seeds / name).learning or {})["finetune"].val_forces_mae if e is not None)
+        for name in ("seed-3", "seed-4")
+    }
+    best = min(errors, key=errors.__getitem__)
+    expected = (seeds / best / "models" / "finetune" / "best.pt").read_bytes()
+    assert (seeds / "models" / "finetune" / "best.pt").read_bytes() == expected
+
+
+def test_a_seed_that_is_missing_is_made_again_the_same(seeds: Path, tmp_path: Path) -> None:
+    shutil.copytree(seeds, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "seed-4")
+    resume_pipeline(tmp_path / "copy")
+    assert Results.read(tmp_path / "copy").errors == Results.read(seeds).errors
+
+
+def test_another_configuration_is_refused(seeds: Path) -> None:
+    with pytest.raises(InputError, match=r"seed-3: holds a run with another configuration \(training\.epochs was 2"):
+        run_pipeline(RunConfig.model_validate(content(seeds, seed=3, training={"epochs": 3, "batch_size": 4})))
+
+
+def study_content(output: Path) -> dict[str, Any]:
+    silica, phosphorus = (
+        {"data": {"source": name, "split": {"n_train": 6, "n_val": 3, "n_test": 3}}}
+        for name in ("silica_mini", "phosphorus_mini")
+    )
+    common = content(output, seeds=1, compare=["vanilla", "delta"], stability=None, squeeze=None)
+    del common["data"]
+    models = {"narrow": {}, "wide": {"model": {"hyperparameters": {"width": 12}}}}
+    return common | {"study": {"systems": {"silica": silica, "phosphorus": phosphorus}, "models": models}}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "study.yaml").write_text(yaml.safe_dump(study_content(folder / "out") | {"workers": 2}))
+    result = CliRunner().invoke(app, ["run", str(folder / "study.yaml")])
+    assert result.exit_code == 0, result.output
+    assert "delta: lower force MAE than vanilla in" in result.output
+    return folder / "out"
+
+
+def test_a_row_for_every_system_architecture_and_strategy(study: Path) -> None:
+    rows = StudyResults.read(study).rows
+    strategies = ["eam", "vanilla", "pretrain", "delta"]
+    assert [(row.system, row.model, row.strategy) for row in rows] == [
+        (system, model, strategy)
+        for system in ("silica", "phosphorus")
+        for model in ("narrow", "wide")
+        for strategy in strategies
+    ]
+    for row in rows:
+        run = Results.read(study / row.system / row.model)
+        assert row.forces_mae == [(run.errors or {})[row.strategy]["all"].forces_mae]
+    page = (study / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+
+
+def test_architectures_share_the_structures_of_their_system(study: Path) -> None:
+    for part in ("eam/eam.json", "pretraining/train.extxyz", "data/test.extxyz"):
+        one, other = (study / "silica" / model / "seed-0" / part for model in ("narrow", "wide"))
+        assert one.read_bytes() == other.read_bytes()
+    widths = [
+        yaml.safe_load((study / "silica" / model / "config.yaml").read_text())["model"]["hyperparameters"]["width"]
+        for model in ("narrow", "wide")
+    ]
+    assert widths == [8, 12]
+
+
+def test_an_interrupted_study_goes_on(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = read_study(study_content(tmp_path / "half"), "study.yaml")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pretrain_mlip.pipeline.trials.dimer_scans", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(half)
+    result = CliRunner().invoke(app, ["resume", str(tmp_path / "half")])
+    assert result.exit_code == 0, result.output
+    assert StudyResults.read(tmp_path / "half").rows == StudyResults.read(study).rows
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "words"),
+    [
+        ("models", {"wide": {"perturbation": {"copies": 2}}}, "silica, wide: 'perturbation' belongs to a system"),
+        ("models", {"wide": {"model": {"name": "schnet"}}}, "no model 'schnet'"),
+        ("models", {"wide": {"modle": {}}}, "silica, wide: unknown key 'modle'; did you mean 'model'"),
+        ("systems", {"silica": {"output": "there"}}, "silica: output belongs to the whole study"),
+        ("systems", {}, "study: 'systems'"),
+        ("system", {}, "unknown key 'system'"),
+    ],
+)
+def test_what_a_study_refuses(tmp_path: Path, place: str, change: dict[str, Any], words: str) -> None:
+    wrong = study_content(tmp_path / "out")
+    if place == "models":
+        wrong["study"]["models"] |= change
+    else:
+        wrong["study"][place] = change
+    with pytest.raises(InputError, match=words):
+        read_study(wrong, "study.yaml")
+
+
+def test_compare_and_strategies_are_one_setting(tmp_path: Path) -> None:
+    assert RunConfig.model_validate(content(tmp_path)).strategies == ["vanilla", "finetune"]
+    with pytest.raises(ValueError, match="give one of them"):
+        RunConfig.model_validate(content(tmp_path, strategies=["vanilla"]))
