@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import active_children
 from pathlib import Path
 
 from pretrain_mlip.files import read_json
@@ -70,6 +71,8 @@ def step(name: str, folder: Path, structures: int) -> None:
     start = time.perf_counter()
     notes = STEP[what](folder, structures, *arguments)
     seconds = time.perf_counter() - start
+    for worker in active_children():  # what they used is known when they have ended
+        worker.join()
     computed = sum(os.times()[:4]) - computed
     memory = f"{largest_memory():5.0f} MB ({before:.0f} at the start)"
     print(f"{name:16s} {seconds:7.1f} s, {computed:7.1f} s of processor time, {memory}  {notes}", flush=True)

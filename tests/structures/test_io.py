@@ -13,6 +13,7 @@ from ase.constraints import FixAtoms
 
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.structures.io import LabelKeys, labels_of, name_of, read_structures, set_labels, write_structures
+from pretrain_mlip.structures.readers import extxyz_spans, read_part
 
 FULL = np.array([[1.0, 6.0, 5.0], [6.0, 2.0, 4.0], [5.0, 4.0, 3.0]])  # Voigt 1 2 3 4 5 6
 VOIGT = np.arange(1.0, 7.0)
@@ -200,6 +201,39 @@ def test_blank_lines_do_not_end_a_file(tmp_path):
     text = (tmp_path / "a.extxyz").read_text()
     (tmp_path / "b.extxyz").write_text(text + "\n\n" + text + "\n")
     assert len(read_structures(tmp_path / "b.extxyz")) == 2
+
+
+@pytest.mark.parametrize("name", ["a.extxyz", "a.extxyz.gz"])
+def test_line_ends_of_other_systems(tmp_path, name):
+    write_structures(tmp_path / "a.extxyz", labelled())
+    content = (tmp_path / "a.extxyz").read_bytes().replace(b"\n", b"\r\n")
+    frames = read_structures(tmp_path / "a.extxyz")
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    for one, other in zip(read_structures(tmp_path / name), frames, strict=True):
+        assert one.info | {"_source": ""} == other.info | {"_source": ""}
+        assert (one.positions == other.positions).all()
+        assert labels_of(one).energy == labels_of(other).energy
+
+
+def test_parts_of_a_file_are_its_frames(tmp_path):
+    path = tmp_path / "a.extxyz"
+    write_structures(path, labelled(n=5))
+    path.write_bytes(b"\n" + path.read_bytes() + b"\n\n")
+    with path.open("rb") as stream:
+        spans = list(extxyz_spans(path, stream))
+    part = spans[1]._replace(stop=spans[3].stop)
+    found = list(read_part(path, part, 1))
+    assert [number for number, _ in found] == [1, 2, 3]
+    for (_, atoms), frame in zip(found, read_structures(path)[1:4], strict=True):
+        assert (atoms.positions == frame.positions).all()
+    lines = path.read_bytes().splitlines()
+    assert [int(lines[span.line - 1]) for span in spans] == [len(frame) for frame in labelled(n=5)]
+    lines[spans[2].line + 1] = b"Si and no numbers"
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with path.open("rb") as stream:
+        spans = list(extxyz_spans(path, stream))
+    with pytest.raises(InputError, match=rf"a\.extxyz frame 2 \(line {spans[2].line}\)"):
+        list(read_part(path, spans[1]._replace(stop=spans[3].stop), 1))
 
 
 def test_labels_of_several_origins_are_reported(caplog):
