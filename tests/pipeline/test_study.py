@@ -50,7 +50,7 @@ def test_seeds_differ_and_are_put_together(seeds: Path) -> None:
     assert set(together.errors or {}) == {"eam", "vanilla", "pretrain", "finetune"}
     for model in ("eam", "vanilla", "finetune"):
         of_seeds = [(run.errors or {})[model]["all"].forces_mae for run in runs]
-        assert of_seeds[0] != of_seeds[1]
+        assert model == "eam" or of_seeds[0] != of_seeds[1]  # one start of the fit has no seed
         assert [row.forces_mae for row in (together.seed_errors or {})[model]] == of_seeds
         assert (together.errors or {})[model]["all"].forces_mae == pytest.approx(np.mean(of_seeds))
         assert (together.survival or {})[model].summary.replicas == 4
