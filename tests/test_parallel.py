@@ -48,6 +48,5 @@ def test_tasks_that_nobody_waits_for_end(tmp_path: Path) -> None:
             while not progress.exists():
                 time.sleep(0.05)
             break
-    while active_children():
-        time.sleep(0.05)
+    assert not active_children()
     assert progress.read_text() == "begun"

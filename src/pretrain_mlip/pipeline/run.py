@@ -25,6 +25,7 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import make_folder, sha256, write_text
 from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.keys import CONFIG_TYPE
+from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline import preparation, trials
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.strategies import stage_settings, train_strategies
@@ -89,7 +90,8 @@ def _run_pipeline(config: RunConfig, until: str, group: TorchrunGroup | None = N
     write_text(folder.config, to_yaml(config))  # what has not been used yet may be corrected
     handler = console.log_to_file(folder.log)
     try:
-        _Run(folder, config, group).make(until)
+        with Workers(config.workers, config.scheduler, folder.path) as workers:
+            _Run(folder, config, workers, group).make(until)
     except KeyboardInterrupt:
         log.warning("interrupted; 'pretrain-mlip resume %s' goes on from here", folder.path)
         raise
@@ -121,8 +123,10 @@ def resolved(config: RunConfig) -> RunConfig:
 
 
 class _Run:
-    def __init__(self, folder: RunFolder, config: RunConfig, group: TorchrunGroup | None = None) -> None:
-        self.folder, self.config, self.group = folder, config, group
+    def __init__(
+        self, folder: RunFolder, config: RunConfig, workers: Workers, group: TorchrunGroup | None = None
+    ) -> None:
+        self.folder, self.config, self.workers, self.group = folder, config, workers, group
         found = (folder.path / FILE_NAME).exists()
         self.results = (
             Results.read(folder.path) if found else Results(title=f"pretrain-mlip: {Path(config.output).name}")
@@ -146,7 +150,7 @@ class _Run:
                 if self.results.dataset is not None:
                     self.results.dataset.pretraining_frames = counts["kept"]
         with self._timed("training"):
-            names = train_strategies(self.folder, self.config, self.group)
+            names = train_strategies(self.folder, self.config, self.workers, self.group)
             self._describe_training(names)
         if until == "training":
             self._write()
@@ -188,11 +192,15 @@ class _Run:
         if stability is not None and self.results.survival is None:
             with self._timed("MD"):
                 starts = splits.test or splits.val
-                self._add({"survival": trials.survival(self.folder, names, starts, stability, self.config)})
+                self._add(
+                    {"survival": trials.survival(self.folder, names, starts, stability, self.config, self.workers)}
+                )
             self._write()
         if rdf is not None and self.results.rdf is None:
             with self._timed("RDF"):
-                self._add({"rdf": trials.radial_distributions(self.folder, names, splits, rdf, self.config)})
+                self._add(
+                    {"rdf": trials.radial_distributions(self.folder, names, splits, rdf, self.config, self.workers)}
+                )
             self._write()
 
     def _describe_data(self, splits: Splits) -> None:
@@ -327,7 +335,7 @@ class _Run:
 
 def _check_same(folder: RunFolder, config: RunConfig) -> None:
     """Refuse to go on with a run under another configuration, but for what does not change results or was not used."""
-    free = {"output", "workers", "device", "threads", "devices"}
+    free = {"output", "workers", "device", "threads", "devices", "scheduler"}
     results = Results.read(folder.path) if (folder.path / FILE_NAME).exists() else None
     free |= {name for name, section in TRIALS.items() if results is None or getattr(results, section) is None}
     old, new = (
