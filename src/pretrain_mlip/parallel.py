@@ -112,12 +112,12 @@ class Workers:
                         raise KeyboardInterrupt
             finally:
                 if campaign.running:
-                    self.close(at_once=True)
+                    self.close()
 
-    def close(self, *, at_once: bool = False) -> None:
-        """End the processes of this machine, and leave others alone."""
+    def close(self) -> None:
+        """End the processes of this machine at once, and leave others alone."""
         client, cluster, self._client, self._cluster = self._client, self._cluster, None, None
-        if cluster is not None and at_once:
+        if cluster is not None:
             for nanny in cast("Any", cluster.workers).values():
                 nanny.auto_restart = False
                 if nanny.pid is not None:
