@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -121,7 +121,8 @@ class Workers:
             for nanny in cast("Any", cluster.workers).values():
                 nanny.auto_restart = False
                 if nanny.pid is not None:
-                    os.kill(nanny.pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # it has just died by itself
+                        os.kill(nanny.pid, signal.SIGKILL)
         if client is not None:
             client.close()
         if cluster is not None:
