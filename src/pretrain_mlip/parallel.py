@@ -32,6 +32,7 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 GRACE = 30.0  # seconds that tasks have to end in after they are asked to stop
+CONNECTING = 30.0  # seconds that a scheduler may take to answer
 FIRST_WORKER = 300.0  # seconds that a cluster of the user's has to bring its first worker
 DASK: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 0,  # Dask also blames tasks that wait; ours are tried again alone
@@ -273,7 +274,7 @@ def _connected(scheduler: str, folder: Path | None) -> Client:
     from distributed import Client
 
     try:
-        client = Client(scheduler, timeout=30)
+        client = Client(scheduler, timeout=CONNECTING)
         client.wait_for_workers(1, timeout=FIRST_WORKER)
     except (OSError, TimeoutError, ValueError) as error:
         reason = " ".join(str(error).split()) or "no answer"
