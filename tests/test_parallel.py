@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import closing
 from multiprocessing import active_children
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pretrain_mlip import parallel
 from pretrain_mlip.errors import ComputationError, InputError
-from pretrain_mlip.parallel import run_in_processes
+from pretrain_mlip.parallel import Workers, run_in_processes
 
 
 def work(task: str | Path) -> str:
@@ -51,3 +53,37 @@ def test_tasks_that_nobody_waits_for_end(tmp_path: Path) -> None:
     while active_children():
         time.sleep(0.05)
     assert progress.read_text() == "begun"
+
+
+def die_once(path: Path) -> int:
+    if not path.exists():
+        path.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1
+
+
+def test_a_task_whose_worker_is_killed_is_computed_again(tmp_path: Path) -> None:
+    tasks = [tmp_path / name for name in "abcd"]
+    tasks[0].write_text("")
+    found = list(run_in_processes(die_once, tasks, 2))
+    assert sorted(found) == [(task, 1) for task in tasks]
+
+
+def test_workers_of_a_cluster_that_is_there_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Workers(1) as cluster:
+        address = cluster.client.scheduler_info()["address"]
+        for _ in range(2):  # a campaign leaves it running
+            with Workers(scheduler=address, folder=tmp_path) as workers:
+                assert workers.several
+                assert dict(workers.run(work, ["a"])) == {"a": "a done by one thread: 1"}
+        with pytest.raises(InputError, match=r"does not see this folder; put it on a file system that all share"):
+            Workers(scheduler=address, folder=tmp_path / "absent").__enter__()
+        monkeypatch.setattr("pretrain_mlip.__version__", "0.0")
+        with pytest.raises(InputError, match=r"has version .* of pretrain-mlip, this is 0\.0"):
+            Workers(scheduler=address).__enter__()
+
+
+def test_an_address_without_a_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "CONNECTING", 0.5)
+    with pytest.raises(InputError, match="no Dask scheduler with workers there"):
+        Workers(scheduler="tcp://127.0.0.1:9").__enter__()

@@ -132,6 +132,9 @@ class RunConfig(Settings):
     )
     device: str = Field(default="cpu", description="cpu, cuda, or auto for a GPU where there is one")
     workers: int = Field(default=2, ge=1, description="processes for strategies and MD replicas, one thread each")
+    scheduler: str | None = Field(
+        default=None, description="address of a Dask scheduler, tcp://host:port, whose workers are taken instead"
+    )
     threads: int = Field(
         default=1, ge=1, description="threads of the main process; more help from about 1000 atoms a batch on"
     )

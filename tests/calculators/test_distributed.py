@@ -21,8 +21,9 @@ from distributed import Client, Worker
 from tests.conftest import STRUCTURES, hard_eam, potentials, quartz
 
 from pretrain_mlip.calculators import distributed
-from pretrain_mlip.calculators.batched import label_structures, predict
+from pretrain_mlip.calculators.batched import predict
 from pretrain_mlip.errors import ComputationError, InputError
+from pretrain_mlip.parallel import Workers
 from pretrain_mlip.structures.labels import Labels
 
 FRAMES = [atoms for atoms in STRUCTURES.values() for _ in range(2)]
@@ -30,8 +31,8 @@ FRAMES = [atoms for atoms in STRUCTURES.values() for _ in range(2)]
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with distributed.local_cluster(2) as client:
-        yield client
+    with Workers(2) as workers:
+        yield workers.client
 
 
 def differences(found: list[Labels], expected: list[Labels]) -> float:
@@ -130,8 +131,6 @@ class DeadlyPlugin(distributed._PotentialPlugin):
 def test_a_chunk_that_kills_every_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "ATOMS_PER_CHUNK", 20)
     monkeypatch.setattr(distributed, "_PotentialPlugin", DeadlyPlugin)
-    # Every neighbour of the deadly chunk is blamed by Dask as well, and has to be found innocent
-    monkeypatch.setitem(distributed.DASK, "distributed.scheduler.allowed-failures", 0)
     frames = [quartz() for _ in range(12)]
     frames[7].symbols[3] = "Fe"
     with pytest.raises(ComputationError, match=r"structures 6 to 7: .* died"):
@@ -167,10 +166,5 @@ def test_scripts_and_the_command_line_say_nothing_but_their_results(tmp_path: Pa
     assert [atoms.get_potential_energy() for atoms in read(files[2], ":")] == pytest.approx(expected, abs=1e-10)
 
 
-def test_one_worker_and_no_structures_need_no_dask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_structures_start_no_processes() -> None:
     assert distributed.predict_distributed(hard_eam(), [], workers=2) == []
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    monkeypatch.delitem(sys.modules, "pretrain_mlip.calculators.distributed")
-    assert len(label_structures(hard_eam(), [quartz()])) == 1
-    with pytest.raises(InputError, match=r"pip install 'pretrain-mlip\[distributed\]'"):
-        label_structures(hard_eam(), [quartz()], workers=2)

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -21,6 +22,7 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.run import resume_pipeline, run_pipeline
 from pretrain_mlip.pipeline.strategies import train_strategies
+from pretrain_mlip.potentials.checkpoint import read_checkpoint
 from pretrain_mlip.report.results import Results
 from pretrain_mlip.settings import read_settings, to_yaml
 from pretrain_mlip.structures.datasets import load_dataset
@@ -197,6 +199,46 @@ def test_killed_at_any_moment(finished: Path, tmp_path: Path) -> None:
     assert killed == 3
     subprocess.run(resume, env=environment, check=True, stderr=subprocess.DEVNULL)
     assert_same_weights(finished, run)
+
+
+LONG = TINY.replace("epochs: 4", "epochs: 60").replace("epochs: 3", "epochs: 60")
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained in this process, uninterrupted."""
+    return run_pipeline(config(tmp_path_factory.mktemp("runs") / "long", LONG, stability=None, rdf=None), "training")
+
+
+@pytest.mark.parametrize("receivers", ["the parent", "all"])
+def test_asked_to_stop_workers_write_their_states(long_run: Path, tmp_path: Path, receivers: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(long_run, run, ignore=shutil.ignore_patterns("models", "config.yaml"))
+    changes = {"output": str(run), "workers": 2}
+    (run / "config.yaml").write_text(to_yaml(RunFolder(long_run).read_config().model_copy(update=changes)))
+    command = [sys.executable, "-m", "pretrain_mlip", "train", str(run / "config.yaml")]
+    for strategy in ("vanilla", "delta"):  # trained beside pretrain and finetune
+        log = run / "models" / strategy / "log.csv"
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 240
+        while not (log.exists() and len(log.read_text().splitlines()) > 5):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        children = psutil.Process(process.pid).children(recursive=True)
+        for child in children if receivers == "all" else ():
+            child.terminate()
+        process.terminate()
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 130
+        assert errors.count("interrupted; 'pretrain-mlip resume") == 1
+        assert f"models/{strategy}: stopped in epoch " in errors
+        assert "Traceback" not in errors
+        assert not psutil.wait_procs(children, timeout=240)[1]
+        state = read_checkpoint(run / "models" / strategy / "last.pt")["training"]
+        assert not state["finished"]
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    assert_same_weights(long_run, run)
 
 
 def test_refuses_another_configuration_in_the_same_folder(finished: Path) -> None:

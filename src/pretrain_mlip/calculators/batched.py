@@ -66,7 +66,12 @@ def predict(
 
 
 def label_structures(
-    potential: Potential, frames: Sequence[Atoms], *, device: str = "cpu", workers: int = 1
+    potential: Potential,
+    frames: Sequence[Atoms],
+    *,
+    device: str = "cpu",
+    workers: int = 1,
+    scheduler: str | None = None,
 ) -> list[Atoms]:
     """Copies of structures with the potential's energy, forces and stress as labels.
 
@@ -74,16 +79,19 @@ def label_structures(
         potential: any potential of ours.
         frames: structures.
         device: "cpu", "cuda" or "auto".
-        workers: processes that Dask starts; 1 computes in this process and needs no Dask.
+        workers: processes that Dask starts; 1 computes in this process.
+        scheduler: address of a Dask scheduler, whose workers are taken instead.
 
     Raises:
         InputError: see ``predict`` and ``predict_distributed``.
         ComputationError: see ``predict_distributed``.
     """
-    if workers > 1:
+    if workers > 1 or scheduler is not None:
         from pretrain_mlip.calculators.distributed import predict_distributed
 
-        labels = predict_distributed(potential, frames, workers=workers, device=device, description="labelling")
+        labels = predict_distributed(
+            potential, frames, workers=workers, scheduler=scheduler, device=device, description="labelling"
+        )
     else:
         labels = predict(potential, frames, device=device, description="labelling")
     copies = [atoms.copy() for atoms in frames]

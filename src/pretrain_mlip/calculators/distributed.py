@@ -11,42 +11,27 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 import torch
 from ase import Atoms
+from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin, get_worker, wait
 
 from pretrain_mlip.calculators.batched import predict
 from pretrain_mlip.console import track
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.keys import STRUCTURE_ID
-from pretrain_mlip.parallel import THREAD_VARIABLES
+from pretrain_mlip.parallel import Workers
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, potential_from_content
 from pretrain_mlip.structures.io import SOURCE
 from pretrain_mlip.structures.labels import Labels
 
-try:
-    from dask.config import set as dask_options
-    from distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin, get_worker, wait
-except ImportError as error:
-    raise InputError(
-        f"several workers need Dask ({error}): pip install 'pretrain-mlip[distributed]', or use one worker"
-    ) from None
-
 log = logging.getLogger(__name__)
 ATOMS_PER_CHUNK = 4000  # about half a second of work: little is lost with a worker, and nobody waits long for the last
 CHUNKS_PER_WORKER = 2  # on their way at a time, so that a worker always finds the next one
 PLUGIN = "pretrain-mlip potential"
-DASK = {
-    "distributed.scheduler.allowed-failures": 2,  # workers that a chunk may kill before it is tried alone
-    # Dask's own list adds a malloc that gives memory back after every batch, which doubles the time of one
-    "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREAD_VARIABLES, "1"),
-    "distributed.worker.profile.enabled": False,  # a tenth of the time
-    "distributed.admin.large-graph-warning-threshold": "1TB",  # a single very large structure is no mistake
-}
 
 
 class Chunk(NamedTuple):
@@ -74,7 +59,8 @@ def predict_distributed(
     potential: Potential,
     frames: Sequence[Atoms],
     *,
-    workers: int,
+    workers: int = 1,
+    scheduler: str | None = None,
     device: str = "cpu",
     dtype: str | None = None,
     description: str = "predicting",
@@ -89,38 +75,20 @@ def predict_distributed(
         potential: any potential of ours.
         frames: structures.
         workers: number of processes.
+        scheduler: address of a Dask scheduler, whose workers are taken instead.
         device: "cpu", "cuda" or "auto"; all workers share it.
         dtype: "float32" or "float64" for networks; None keeps theirs.
         description: for the progress bar.
 
     Raises:
-        InputError: Dask is not installed; or see ``predict``.
+        InputError: see ``predict`` and ``Workers.client``.
         ComputationError: a structure ends every process that computes it.
     """
     if not frames:
         return []
     device_named(device)  # refused before processes are started
-    with local_cluster(workers) as client:
-        return predict_with(client, potential, frames, device=device, dtype=dtype, description=description)
-
-
-@contextmanager
-def local_cluster(workers: int) -> Iterator[Client]:
-    """Worker processes of one thread each on this machine, without a dashboard, and silent."""
-    with (
-        dask_options(DASK),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,  # type: ignore[arg-type]  # the documented way to have none
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # Dask listens all the same, else always on 8787
-            memory_limit=0,  # Dask would pause and kill workers at a share of it
-            silence_logs=logging.CRITICAL,  # a worker that dies is our own message
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with Workers(workers, scheduler) as pool:
+        return predict_with(pool.client, potential, frames, device=device, dtype=dtype, description=description)
 
 
 def predict_with(

@@ -54,9 +54,10 @@ def label(
     data: Data,
     potential: Annotated[Path, typer.Option(help="Any potential of ours: eam.json, setfl tables or a checkpoint.")],
     output: OutputFile,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes, which Dask starts; more than 1 needs the extra 'distributed'.")
-    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine, which Dask starts.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port, whose workers are taken instead.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Label structures with energies, forces and stress of a potential.
@@ -67,6 +68,8 @@ def label(
     from pretrain_mlip.potentials.checkpoint import load_potential
     from pretrain_mlip.structures.io import write_structures
 
-    frames = label_structures(load_potential(potential), read_data(data, require=()), device=device, workers=workers)
+    frames = label_structures(
+        load_potential(potential), read_data(data, require=()), device=device, workers=workers, scheduler=scheduler
+    )
     write_structures(output, frames)
     typer.echo(f"{output}: {len(frames)} structures labelled by {potential}")

@@ -9,7 +9,8 @@ import dataclasses
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from pretrain_mlip import console
 from pretrain_mlip.dynamics.failure import Failure, FailureSettings
 from pretrain_mlip.dynamics.md import MDSettings, Thermo, check_start, run_md
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.parallel import run_in_processes
+from pretrain_mlip.parallel import Workers
 from pretrain_mlip.settings import Settings
 from pretrain_mlip.structures.io import name_of
 
@@ -111,7 +112,7 @@ def run_replicas(
     structures: Sequence[Atoms],
     settings: StabilitySettings,
     *,
-    workers: int = 1,
+    workers: int | Workers = 1,
     trajectories: str | os.PathLike[str] | None = None,
 ) -> dict[str, list[ReplicaResult]]:
     """Run every replica of every potential.
@@ -124,7 +125,7 @@ def run_replicas(
         potentials: name -> callable that makes an ASE calculator.
         structures: starting structures; replica k takes number k modulo their count.
         settings: the campaign.
-        workers: number of processes, each on one thread; 1 runs everything in this one.
+        workers: number of processes, each on one thread, or those that are there already; 1 runs all in this process.
         trajectories: folder for one extxyz file per replica, ``<potential>-<replica>.extxyz``.
 
     Returns:
@@ -143,9 +144,16 @@ def run_replicas(
         for name, factory in potentials.items():
             path = folder / f"{name}-{replica:03d}.extxyz" if folder is not None else None
             tasks.append(_Task(name, factory, replica, index, atoms, settings.seed + replica, settings, path))
-    finished = run_in_processes(_run, tasks, workers) if workers > 1 else _run_here(tasks)
-    results: dict[str, list[ReplicaResult]] = {name: [] for name in potentials}
-    for task, result in console.track(finished, "MD replicas", total=len(tasks)):
+    with Workers(workers) if isinstance(workers, int) else nullcontext(workers) as pool:
+        finished = pool.run(_run, tasks) if pool.several else _run_here(tasks)
+        return _collected(potentials, finished, len(tasks))
+
+
+def _collected(
+    names: Iterable[str], finished: Iterator[tuple[_Task, ReplicaResult | Exception]], number: int
+) -> dict[str, list[ReplicaResult]]:
+    results: dict[str, list[ReplicaResult]] = {name: [] for name in names}
+    for task, result in console.track(finished, "MD replicas", total=number):
         if isinstance(result, Exception):
             error = f"{type(result).__name__}: {result}"
             logger.warning("replica %d of %s crashed (%s)", task.replica, task.potential, error)

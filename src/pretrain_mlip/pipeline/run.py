@@ -26,7 +26,7 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import make_folder, sha256, write_text
 from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.keys import CONFIG_TYPE
-from pretrain_mlip.parallel import run_in_processes
+from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline import preparation, trials
 from pretrain_mlip.pipeline.folder import FOUNDATION, RunFolder
 from pretrain_mlip.pipeline.foundation import foundation_model
@@ -89,14 +89,14 @@ def run_pipeline(config: RunConfig, until: Until = "report") -> Path:
         return _run_pipeline(config, until, group)
 
 
-def run_members(configs: Sequence[RunConfig], until: Until, workers: int) -> None:
-    """Make runs, several at a time in worker processes, each in one process."""
+def run_members(configs: Sequence[RunConfig], until: Until, workers: Workers) -> None:
+    """Make runs, several at a time in worker processes, each in one process; a single one as its configuration says."""
     missing = [_Member(config, until) for config in configs if not _is_made(config, until)]
-    if workers == 1 or len(missing) < 2:
+    if not workers.several or len(missing) < 2:
         for member in missing:
-            _make_member(member._replace(config=member.config.model_copy(update={"workers": workers})))
+            _make_member(member)
         return
-    with closing(run_in_processes(_make_member, missing, workers)) as outcomes:
+    with closing(workers.run(_make_member, missing, stoppable=True)) as outcomes:
         for _, outcome in console.track(outcomes, f"runs ({until})", total=len(missing)):
             if isinstance(outcome, Exception):
                 raise outcome
@@ -120,8 +120,10 @@ class _Member(NamedTuple):
 
 def _make_member(member: _Member) -> None:
     """Make one run of several; the entry point of a worker process."""
-    own_process = multiprocessing.parent_process() is not None  # where its log goes to its folder alone
-    _run_pipeline(member.config.model_copy(update={"workers": 1}) if own_process else member.config, member.until)
+    config = member.config
+    if multiprocessing.parent_process() is not None:  # where its log goes to its folder alone
+        config = config.model_copy(update={"workers": 1, "scheduler": None})
+    _run_pipeline(config, member.until)
 
 
 def _is_made(config: RunConfig, until: Until) -> bool:
@@ -140,7 +142,8 @@ def _run_seeds(config: RunConfig, until: Until, group: TorchrunGroup | None = No
     handler = console.log_to_file(folder.log)
     try:
         if group is None and config.devices == 1:
-            run_members(members, until, config.workers)
+            with Workers(config.workers, config.scheduler, folder.path) as workers:
+                run_members(members, until, workers)
         else:
             for member in members:
                 _run_pipeline(member, until, group)
@@ -163,7 +166,8 @@ def _run_pipeline(config: RunConfig, until: Until, group: TorchrunGroup | None =
     write_text(folder.config, to_yaml(config))  # what has not been used yet may be corrected
     handler = console.log_to_file(folder.log)
     try:
-        _Run(folder, config, group).make(until)
+        with Workers(config.workers, config.scheduler, folder.path) as workers:
+            _Run(folder, config, workers, group).make(until)
     except KeyboardInterrupt:
         log.warning("interrupted; 'pretrain-mlip resume %s' goes on from here", folder.path)
         raise
@@ -208,8 +212,10 @@ def resolved(config: RunConfig) -> RunConfig:
 
 
 class _Run:
-    def __init__(self, folder: RunFolder, config: RunConfig, group: TorchrunGroup | None = None) -> None:
-        self.folder, self.config, self.group = folder, config, group
+    def __init__(
+        self, folder: RunFolder, config: RunConfig, workers: Workers, group: TorchrunGroup | None = None
+    ) -> None:
+        self.folder, self.config, self.workers, self.group = folder, config, workers, group
         found = (folder.path / FILE_NAME).exists()
         self.results = (
             Results.read(folder.path) if found else Results(title=f"pretrain-mlip: {Path(config.output).name}")
@@ -237,7 +243,7 @@ class _Run:
             self._write()
             return
         with self._timed("training"):
-            names = train_strategies(self.folder, self.config, self.group)
+            names = train_strategies(self.folder, self.config, self.workers, self.group)
             self._describe_training(names)
         if until == "training":
             self._write()
@@ -286,12 +292,14 @@ class _Run:
         for section, settings in self._campaigns():
             with self._timed("MD"):
                 starts = splits.test or splits.val
-                self._add({section: trials.survival(self.folder, names, starts, settings, self.config)})
+                self._add({section: trials.survival(self.folder, names, starts, settings, self.config, self.workers)})
             self._write()
         rdf = self.config.rdf
         if rdf is not None and self.results.rdf is None:
             with self._timed("RDF"):
-                self._add({"rdf": trials.radial_distributions(self.folder, names, splits, rdf, self.config)})
+                self._add(
+                    {"rdf": trials.radial_distributions(self.folder, names, splits, rdf, self.config, self.workers)}
+                )
             self._write()
 
     def _describe_data(self, splits: Splits) -> None:
@@ -426,7 +434,7 @@ class _Run:
 
 def _check_same(folder: RunFolder, config: RunConfig) -> None:
     """Refuse to go on with a run under another configuration, but for what does not change results or was not used."""
-    free = {"output", "workers", "device", "threads", "devices", "store_above"}
+    free = {"output", "workers", "device", "threads", "devices", "scheduler", "store_above"}
     results = Results.read(folder.path) if (folder.path / FILE_NAME).exists() else None
     free |= {name for name, section in TRIALS.items() if results is None or getattr(results, section) is None}
     old, new = (

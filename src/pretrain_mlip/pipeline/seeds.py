@@ -23,10 +23,11 @@ def seed_configs(config: RunConfig) -> list[RunConfig]:
 
     Weights, order of structures, replicas, starts of the EAM's fit and perturbations differ; the split is the same.
     """
+    folder = Path(config.output).absolute()  # workers may be elsewhere
     return [
         config.model_copy(
             update={
-                "output": str(Path(config.output) / f"seed-{config.seed + number}"),
+                "output": str(folder / f"seed-{config.seed + number}"),
                 "seeds": 1,
                 "seed": config.seed + number,
                 "eam": config.eam.model_copy(update={"seed": config.eam.seed + number}),

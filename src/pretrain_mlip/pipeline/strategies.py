@@ -17,7 +17,7 @@ from pretrain_mlip import console
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.files import read_json
 from pretrain_mlip.graphs.store import GraphStore
-from pretrain_mlip.parallel import run_in_processes
+from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import FOUNDATION, RunFolder
 from pretrain_mlip.pipeline.foundation import network_of, references_of
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies
@@ -40,12 +40,15 @@ class _Task(NamedTuple):
     strategy: StrategyName
 
 
-def train_strategies(folder: RunFolder, config: RunConfig, group: TorchrunGroup | None = None) -> list[StrategyName]:
+def train_strategies(
+    folder: RunFolder, config: RunConfig, workers: Workers, group: TorchrunGroup | None = None
+) -> list[StrategyName]:
     """Train the strategies of a run and those that they start from, or continue where their folders say they were.
 
     Args:
         folder: of the run.
         config: of the run.
+        workers: that train strategies at the same time.
         group: processes that torchrun has started, of which this is the first.
 
     Returns:
@@ -59,17 +62,17 @@ def train_strategies(folder: RunFolder, config: RunConfig, group: TorchrunGroup 
         group.call(_train_together, folder.path.absolute(), config, names)
         return names
     # In this process every training draws its own bar
-    with _watched(folder, config, names) if max(config.workers, config.devices) > 1 else nullcontext():
+    with _watched(folder, config, names) if workers.several or config.devices > 1 else nullcontext():
         if config.devices > 1:
             run_together(_train_together, (folder.path, config, names), config.devices, config.threads)
             return names
         for wave in _waves(names):
-            tasks = [_Task(folder.path, config, name) for name in wave]
-            if config.workers == 1:
+            tasks = [_Task(folder.path.absolute(), config, name) for name in wave]
+            if not workers.several:
                 for name in wave:
                     train_strategy(folder, config, name)
                 continue
-            with closing(run_in_processes(_train, tasks, config.workers)) as outcomes:  # one failure ends the others
+            with closing(workers.run(_train, tasks, stoppable=True)) as outcomes:  # one failure ends the others
                 for _, outcome in outcomes:
                     if isinstance(outcome, Exception):
                         raise outcome

@@ -15,6 +15,7 @@ from pretrain_mlip import console
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import make_folder, write_text
+from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.run import resolved, run_members, write_seeds
 from pretrain_mlip.pipeline.seeds import seed_configs
@@ -24,7 +25,7 @@ from pretrain_mlip.settings import Settings, validate
 
 log = logging.getLogger(__name__)
 KEY = "study"
-OF_THE_WHOLE = {"output", "workers"}  # a system or a model cannot have its own
+OF_THE_WHOLE = {"output", "workers", "scheduler"}  # a system or a model cannot have its own
 
 
 class StudySettings(Settings):
@@ -39,6 +40,7 @@ class Study(NamedTuple):
 
     output: Path
     workers: int
+    scheduler: str | None
     runs: dict[tuple[str, str], RunConfig]
     content: dict[str, Any]
 
@@ -66,7 +68,7 @@ def read_study(content: Mapping[str, Any], source: str) -> Study:
     output = Path(first.output).parents[1]
     for (system, model), config in runs.items():
         _refuse_other_preparation(runs[system, next(iter(settings.models))], config, f"{source}: {system}, {model}")
-    return Study(output, first.workers, runs, dict(content))
+    return Study(output, first.workers, first.scheduler, runs, dict(content))
 
 
 def run_study(study: Study) -> Path:
@@ -83,11 +85,12 @@ def run_study(study: Study) -> Path:
     try:
         members = {place: seed_configs(config) for place, config in study.runs.items()}
         leaders = {system: members[system, model] for system, model in reversed(members)}  # the first model of each
-        run_members([config for found in leaders.values() for config in found], "preparation", study.workers)
-        for (system, _), configs in members.items():
-            for leader, config in zip(leaders[system], configs, strict=True):
-                _take_preparation(RunFolder(leader.output), RunFolder(config.output))
-        run_members([config for found in members.values() for config in found], "report", study.workers)
+        with Workers(study.workers, study.scheduler, study.output) as workers:
+            run_members([config for found in leaders.values() for config in found], "preparation", workers)
+            for (system, _), configs in members.items():
+                for leader, config in zip(leaders[system], configs, strict=True):
+                    _take_preparation(RunFolder(leader.output), RunFolder(config.output))
+            run_members([config for found in members.values() for config in found], "report", workers)
         for place, config in study.runs.items():
             write_seeds(config, members[place])
         _write(study)

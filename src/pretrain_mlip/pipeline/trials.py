@@ -17,6 +17,7 @@ from pretrain_mlip.dynamics.rdf import radial_distribution, rdf_mae
 from pretrain_mlip.dynamics.survival import StabilitySettings, run_replicas, survival_curve, survival_summary
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.keys import CONFIG_TYPE
+from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.potentials.checkpoint import load_potential
 from pretrain_mlip.structures.io import read_structures
@@ -53,13 +54,18 @@ def dimer_scans(folder: RunFolder, names: Sequence[str], elements: Sequence[str]
 
 
 def survival(
-    folder: RunFolder, names: Sequence[str], structures: Sequence[Atoms], settings: StabilitySettings, config: RunConfig
+    folder: RunFolder,
+    names: Sequence[str],
+    structures: Sequence[Atoms],
+    settings: StabilitySettings,
+    config: RunConfig,
+    workers: Workers,
 ) -> dict[str, Any]:
     """Section ``survival`` (or ``squeeze``): the same replicas for every potential."""
     calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=config.device) for name in names}
     section = {}
     settings = settings.model_copy(update={"seed": config.seed + settings.seed})
-    found = run_replicas(calculators, structures, settings, workers=config.workers)
+    found = run_replicas(calculators, structures, settings, workers=workers)
     for name, replicas in found.items():
         times, failed = (
             [replica.time_ps for replica in replicas],
@@ -98,7 +104,7 @@ def rdf_structures(splits: Splits, settings: RDFSettings) -> list[Atoms]:
 
 
 def radial_distributions(
-    folder: RunFolder, names: Sequence[str], splits: Splits, settings: RDFSettings, config: RunConfig
+    folder: RunFolder, names: Sequence[str], splits: Splits, settings: RDFSettings, config: RunConfig, workers: Workers
 ) -> dict[str, Any]:
     """Section ``rdf``: one MD run of every potential beside the DFT structures of one kind."""
     chosen = rdf_structures(splits, settings)
@@ -108,7 +114,7 @@ def radial_distributions(
     reference = radial_distribution(chosen, settings.r_max, settings.bins)
     campaign = StabilitySettings(replicas=1, md=settings.md, seed=config.seed)
     calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=config.device) for name in names}
-    found = run_replicas(calculators, chosen[:1], campaign, workers=config.workers)
+    found = run_replicas(calculators, chosen[:1], campaign, workers=workers)
     models, errors = {}, {}
     skipped = int(settings.equilibration_ps * 1000.0 / settings.md.timestep / settings.md.save_every)
     for name, (replica,) in found.items():

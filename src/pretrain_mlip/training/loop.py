@@ -34,6 +34,7 @@ from pretrain_mlip.potentials.checkpoint import checkpoint_content, read_checkpo
 from pretrain_mlip.potentials.compiled import compiled
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.settings import flattened
+from pretrain_mlip.stopping import StopRequest, stop_signals
 from pretrain_mlip.training.batches import Batches, InOrder, Place
 from pretrain_mlip.training.board import Board
 from pretrain_mlip.training.loss import LossTerm, error_sums, loss_terms, weighted_loss
@@ -41,7 +42,7 @@ from pretrain_mlip.training.processes import LostProcessError, lost_processes, o
 from pretrain_mlip.training.sam import Ascent
 from pretrain_mlip.training.schedules import Schedule
 from pretrain_mlip.training.settings import WITHOUT_EFFECT, TrainingSettings
-from pretrain_mlip.training.state import Row, TrainingFolder, note_of, note_of_kinds, stop_signals
+from pretrain_mlip.training.state import Row, TrainingFolder, note_of, note_of_kinds
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Training:
         self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
         self.averaged = cast("Network", self.average.module)
         self._set_up_data(train, validation, replayed, replay_size)
-        self._asked: list[int] = []
+        self._asked = StopRequest()
         self.board: Board | None = None
         self.started = time.monotonic()
         self.epoch, self.batch, self.step, self.skipped = 0, 0, 0, 0

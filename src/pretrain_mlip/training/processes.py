@@ -33,7 +33,7 @@ from pretrain_mlip.errors import ComputationError, InputError, PretrainMLIPError
 from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.memory import keep_memory
 from pretrain_mlip.parallel import end_with_parent, environment, thread_variables
-from pretrain_mlip.training.state import stop_signals
+from pretrain_mlip.stopping import StopRequest, stop_signals
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -308,7 +308,7 @@ def _member(
         sending.send(ComputationError(f"{type(outcome).__name__}: {outcome}"))
 
 
-def _outcomes(members: Sequence[tuple[BaseProcess, Connection]], asked: list[int]) -> list[BaseException | None]:
+def _outcomes(members: Sequence[tuple[BaseProcess, Connection]], asked: StopRequest) -> list[BaseException | None]:
     """What ended each process; once one has failed, or all were asked to stop, the others have so long to end."""
     outcomes: dict[int, BaseException | None] = {}
     told, deadline = False, float("inf")

@@ -1,4 +1,4 @@
-"""What a training leaves in its folder, and how it is asked to stop."""
+"""What a training leaves in its folder."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import csv
 import io
 import logging
 import math
-import signal
-import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from pretrain_mlip import keys
@@ -22,7 +18,6 @@ from pretrain_mlip.potentials.checkpoint import read_checkpoint, write_checkpoin
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]  # numbers by column
-_REPEATED = 1.0  # seconds: SLURM and torchrun pass on at once what a process has already got
 
 
 class TrainingFolder:
@@ -114,31 +109,6 @@ def refused_writes(path: Path) -> Iterator[None]:
         raise ComputationError(
             f"{path}: cannot be written ({reason}); the checkpoint before is unharmed: make room, then resume"
         ) from error
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and Ctrl-C instead of ending at once; a second one ends at once. Main thread only."""
-    asked: list[int] = []
-    first = 0.0
-
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # as signal wants it
-        nonlocal first
-        if not asked:
-            first = time.monotonic()
-            asked.append(number)
-        elif time.monotonic() - first > _REPEATED:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def to_csv(history: Sequence[Row]) -> str:
