@@ -130,6 +130,11 @@ class RunConfig(Settings):
         ge=1,
         description="runs that differ in their seeds, from this one on; their mean and spread are reported",
     )
+    ensemble: int = Field(
+        default=1,
+        ge=1,
+        description="networks of every strategy, which act as one potential: their mean, with a standard deviation",
+    )
     device: str = Field(default="cpu", description="cpu, cuda, or auto for a GPU where there is one")
     workers: int = Field(default=2, ge=1, description="processes for strategies and MD replicas, one thread each")
     scheduler: str | None = Field(

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -342,3 +343,28 @@ def test_a_wrong_rdf_is_refused_before_anything_is_computed(tmp_path: Path, chan
     with pytest.raises(InputError, match=message):
         run_pipeline(config(tmp_path / "run", rdf=change))
     assert not RunFolder(tmp_path / "run").eam.exists()
+
+
+def test_an_ensemble_of_every_strategy_acts_as_one(tmp_path: Path) -> None:
+    plain = {"strategies": ["finetune"], "stability": None, "squeeze": None, "rdf": None}
+    run = run_pipeline(config(tmp_path / "three", ensemble=3, **plain))
+    folder = RunFolder(run)
+    atoms = read_structures(folder.data("test"))[0]
+    energies = []
+    for member in range(3):
+        atoms.calc = PretrainedMLIP.load(folder.training("finetune", member, 3) / "best.pt", device="cpu")
+        energies.append(atoms.get_potential_energy())
+    together = PretrainedMLIP.load(folder.potential("finetune"), device="cpu")
+    atoms.calc = together
+    # float32 networks, energies of thousands of eV kept in float64
+    assert atoms.get_potential_energy() == pytest.approx(np.mean(energies), abs=1e-4)
+    assert together.get_property("energy_std", atoms) == pytest.approx(np.std(energies, ddof=1), rel=1e-3)
+    assert len(set(energies)) == 3
+    # Members of finetune start from their own members of pretrain, and one that is lost is trained again
+    last = folder.training("finetune", 2, 3) / "last.pt"
+    before = read_checkpoint(last)["training"]["network"]
+    shutil.rmtree(folder.model("finetune"))
+    run_pipeline(config(tmp_path / "three", ensemble=3, **plain))
+    after = read_checkpoint(last)["training"]["network"]
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert set(Results.read(run).errors or {}) == {"eam", "pretrain", "finetune"}

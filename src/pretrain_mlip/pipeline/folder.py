@@ -38,6 +38,10 @@ class RunFolder:
         """Folder of a trained strategy."""
         return self.path / "models" / strategy
 
+    def training(self, strategy: str, member: int, ensemble: int) -> Path:
+        """Folder of a training: that of the strategy, or of a member of its ensemble."""
+        return self.model(strategy) if ensemble == 1 else self.model(strategy) / f"member-{member}"
+
     def potential(self, name: str) -> Path:
         """File of a potential: "eam" or a strategy."""
         return self.eam if name == "eam" else self.model(name) / "best.pt"

@@ -358,11 +358,9 @@ class _Run:
 
         learning = {}
         for name in names:
-            history = [
-                row
-                for row in read_checkpoint(self.folder.model(name) / "last.pt")["training"]["history"]
-                if "val_forces_mae" in row
-            ]
+            last = self.folder.training(name, 0, self.config.ensemble) / "last.pt"
+            rows = read_checkpoint(last)["training"]["history"]
+            history = [row for row in rows if "val_forces_mae" in row]
             dft = STRATEGIES[name].labels == "dft"
             learning[name] = {
                 "epoch": [row["epoch"] for row in history],

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from lightning_fabric import Fabric
 from torch_geometric.data import Data
@@ -20,9 +20,10 @@ from pretrain_mlip.graphs.store import GraphStore
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import FOUNDATION, RunFolder
 from pretrain_mlip.pipeline.foundation import network_of, references_of
-from pretrain_mlip.potentials.base import Potential, ReferenceEnergies
-from pretrain_mlip.potentials.checkpoint import load_potential
+from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
+from pretrain_mlip.potentials.checkpoint import load_potential, save_potential
 from pretrain_mlip.potentials.eam.storage import load_eam
+from pretrain_mlip.potentials.ensemble import Ensemble
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.structures.io import read_structures
 from pretrain_mlip.training.processes import TorchrunGroup, check_visible, joined, one_process, run_together
@@ -34,10 +35,20 @@ from pretrain_mlip.training.stores import build_store
 log = logging.getLogger(__name__)
 
 
+MEMBER_SEEDS = 10_000  # between seeds of members, so that runs of several seeds share none
+
+
+class _Stage(NamedTuple):
+    """One training: of a strategy, or of a member of its ensemble."""
+
+    strategy: StrategyName
+    member: int
+
+
 class _Task(NamedTuple):
     run: Path
     config: RunConfig
-    strategy: StrategyName
+    stage: _Stage
 
 
 def train_strategies(
@@ -55,28 +66,53 @@ def train_strategies(
         All trained strategies, in the order in which the report shows them.
     """
     names = trained_strategies(config)
-    if all(is_finished(folder.model(name)) for name in names):
-        return names
-    _build_stores(folder, config, [name for name in names if not is_finished(folder.model(name))])
+    waves = [[_Stage(name, member) for name in wave for member in range(config.ensemble)] for wave in _waves(names)]
+    missing = [stage for wave in waves for stage in wave if not is_finished(_folder(folder, config, stage))]
+    if missing:
+        _build_stores(folder, config, [stage.strategy for stage in missing])
+        _train_all(folder, config, waves, workers, group)
+    if config.ensemble > 1:
+        for name in names:
+            _assemble(folder, config, name)
+    return names
+
+
+def _train_all(
+    folder: RunFolder, config: RunConfig, waves: list[list[_Stage]], workers: Workers, group: TorchrunGroup | None
+) -> None:
+    stages = [stage for wave in waves for stage in wave]
     if group is not None:
-        group.call(_train_together, folder.path.absolute(), config, names)
-        return names
+        group.call(_train_together, folder.path.absolute(), config, stages)
+        return
     # In this process every training draws its own bar
-    with _watched(folder, config, names) if workers.several or config.devices > 1 else nullcontext():
+    with _watched(folder, config, stages) if workers.several or config.devices > 1 else nullcontext():
         if config.devices > 1:
-            run_together(_train_together, (folder.path, config, names), config.devices, config.threads)
-            return names
-        for wave in _waves(names):
-            tasks = [_Task(folder.path.absolute(), config, name) for name in wave]
+            run_together(_train_together, (folder.path, config, stages), config.devices, config.threads)
+            return
+        for wave in waves:
+            tasks = [_Task(folder.path.absolute(), config, stage) for stage in wave]
             if not workers.several:
-                for name in wave:
-                    train_strategy(folder, config, name)
+                for stage in wave:
+                    train_strategy(folder, config, *stage)
                 continue
             with closing(workers.run(_train, tasks, stoppable=True)) as outcomes:  # one failure ends the others
                 for _, outcome in outcomes:
                     if isinstance(outcome, Exception):
                         raise outcome
-    return names
+
+
+def _folder(folder: RunFolder, config: RunConfig, stage: _Stage) -> Path:
+    return folder.training(stage.strategy, stage.member, config.ensemble)
+
+
+def _assemble(folder: RunFolder, config: RunConfig, name: StrategyName) -> None:
+    """Put the members of an ensemble together where the potential of a strategy is; what is added to each is shared."""
+    if folder.potential(name).exists():
+        return
+    paths = [folder.training(name, member, config.ensemble) / "best.pt" for member in range(config.ensemble)]
+    members = [cast("SumPotential", load_potential(path)).potentials() for path in paths]  # as train_stage deploys them
+    baseline, _ = members[0]
+    save_potential(folder.potential(name), SumPotential([baseline, Ensemble([network for _, network in members])]))
 
 
 def trained_strategies(config: RunConfig) -> list[StrategyName]:
@@ -102,17 +138,20 @@ def stage_settings(config: RunConfig, name: StrategyName) -> TrainingSettings:
     return config.training.model_copy(update=changes)
 
 
-def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName, fabric: Fabric | None = None) -> None:
+def train_strategy(
+    folder: RunFolder, config: RunConfig, name: StrategyName, member: int = 0, fabric: Fabric | None = None
+) -> None:
     """Train one strategy from the files of a run; its models/<strategy>/ receives the result.
 
     Args:
         folder: of the run.
         config: of the run.
         name: of the strategy.
+        member: of its ensemble, where there is one.
         fabric: where, together with other processes; None: in this process alone.
     """
     strategy = STRATEGIES[name]
-    start = _start(folder, config, name)
+    start = _start(folder, config, name, member)
     baseline = _baseline(folder, config, name)
     cutoff = _network_cutoff(config)
 
@@ -134,8 +173,8 @@ def train_strategy(folder: RunFolder, config: RunConfig, name: StrategyName, fab
         validation,
         baseline,
         stage_settings(config, name),
-        folder.model(name),
-        seed=config.seed,
+        folder.training(name, member, config.ensemble),
+        seed=config.seed + member * MEMBER_SEEDS,
         start=start,
         fresh_output=strategy.start is not None and STRATEGIES[strategy.start].baseline != strategy.baseline,
         scale_from=scale_from,
@@ -174,17 +213,17 @@ def _train(task: _Task) -> None:
     """Train one strategy; the entry point of a worker process."""
     folder = RunFolder(task.run)
     with _logged(folder):
-        train_strategy(folder, task.config, task.strategy)
+        train_strategy(folder, task.config, *task.stage)
 
 
-def _train_together(run: Path, config: RunConfig, names: Sequence[StrategyName]) -> None:
+def _train_together(run: Path, config: RunConfig, stages: Sequence[_Stage]) -> None:
     """Train strategies one after another; what each of several processes does."""
     folder = RunFolder(run)
     fabric = joined(config.device, config.threads)
     check_visible(fabric, folder.config)
     with _logged(folder):
-        for name in names:
-            train_strategy(folder, config, name, fabric)
+        for stage in stages:
+            train_strategy(folder, config, *stage, fabric=fabric)
 
 
 @contextmanager
@@ -219,12 +258,14 @@ def _replays(config: RunConfig, name: StrategyName) -> bool:
     return replay == "always" or (replay == "asked" and config.delta.replay)
 
 
-def _start(folder: RunFolder, config: RunConfig, name: StrategyName) -> Network | None:
+def _start(folder: RunFolder, config: RunConfig, name: StrategyName, member: int) -> Network | None:
     """The network that a strategy starts from."""
     before = STRATEGIES[name].start
     if before is None:
         return None
-    path = folder.potential(before) if config.finetuning.start is None else folder.foundation
+    path = folder.training(before, member, config.ensemble) / "best.pt"
+    if config.finetuning.start is not None:
+        path = folder.foundation
     return network_of(load_potential(path), str(path))
 
 
@@ -252,16 +293,19 @@ def _network_cutoff(config: RunConfig) -> float:
 
 
 @contextmanager
-def _watched(folder: RunFolder, config: RunConfig, names: Sequence[StrategyName]) -> Iterator[None]:
-    """A progress bar per strategy, read off the logs that the worker processes write."""
+def _watched(folder: RunFolder, config: RunConfig, stages: Sequence[_Stage]) -> Iterator[None]:
+    """A progress bar per training, read off the logs that the worker processes write."""
     done = threading.Event()
     with console.progress_bar() as bar:
-        tasks = {name: bar.add_task(name, total=stage_settings(config, name).epochs, note="") for name in names}
+        tasks = {}
+        for stage in stages:
+            name = stage.strategy if config.ensemble == 1 else f"{stage.strategy} {stage.member}"
+            tasks[stage] = bar.add_task(name, total=stage_settings(config, stage.strategy).epochs, note="")
 
         def watch() -> None:
             while not done.wait(1.0):
-                for name, task in tasks.items():
-                    path = folder.model(name) / "log.csv"
+                for stage, task in tasks.items():
+                    path = _folder(folder, config, stage) / "log.csv"
                     if path.exists():
                         bar.update(task, completed=max(0, len(path.read_text().splitlines()) - 1))
 
