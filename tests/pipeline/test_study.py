@@ -98,7 +98,7 @@ def study_content(output: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    (folder / "study.yaml").write_text(yaml.safe_dump(study_content(folder / "out") | {"workers": 2}))
+    (folder / "study.yaml").write_text(yaml.safe_dump(study_content(folder / "out") | {"workers": 2}, sort_keys=False))
     result = CliRunner().invoke(app, ["run", str(folder / "study.yaml")])
     assert result.exit_code == 0, result.output
     assert "delta: lower force MAE than vanilla in" in result.output
