@@ -101,7 +101,7 @@ def test_small_structures() -> None:
 def test_what_makes_no_ensemble() -> None:
     with pytest.raises(InputError, match="at least two"):
         Ensemble([member(0)])
-    with pytest.raises(InputError, match="same elements in the same order, not O, Si; Si, O"):
+    with pytest.raises(InputError, match="same elements in the same order are needed, not O, Si; Si, O"):
         Ensemble([member(0), build_model("cgcnn", ["Si", "O"])])
 
 

@@ -139,8 +139,7 @@ def _run_seeds(config: RunConfig, until: Until, group: TorchrunGroup | None = No
     folder = RunFolder(make_folder(config.output))
     write_text(folder.config, to_yaml(config))
     members = seed_configs(config)
-    handler = console.log_to_file(folder.log)
-    try:
+    with logged(folder):
         if group is None and config.devices == 1:
             with Workers(config.workers, config.scheduler, folder.path) as workers:
                 run_members(members, until, workers)
@@ -149,11 +148,6 @@ def _run_seeds(config: RunConfig, until: Until, group: TorchrunGroup | None = No
                 _run_pipeline(member, until, group)
         if until == "report":
             write_seeds(config, members)
-    except KeyboardInterrupt:
-        log.warning("interrupted; 'pretrain-mlip resume %s' goes on from here", folder.path)
-        raise
-    finally:
-        console.stop_logging(handler)
     return folder.path
 
 
@@ -164,16 +158,22 @@ def _run_pipeline(config: RunConfig, until: Until, group: TorchrunGroup | None =
     if folder.config.exists() and folder.reference_energies.exists():
         _check_same(folder, config)
     write_text(folder.config, to_yaml(config))  # what has not been used yet may be corrected
+    with logged(folder), Workers(config.workers, config.scheduler, folder.path) as workers:
+        _Run(folder, config, workers, group).make(until)
+    return folder.path
+
+
+@contextmanager
+def logged(folder: RunFolder) -> Iterator[None]:
+    """Log into a folder as well, and say how to go on after an interruption."""
     handler = console.log_to_file(folder.log)
     try:
-        with Workers(config.workers, config.scheduler, folder.path) as workers:
-            _Run(folder, config, workers, group).make(until)
+        yield
     except KeyboardInterrupt:
         log.warning("interrupted; 'pretrain-mlip resume %s' goes on from here", folder.path)
         raise
     finally:
         console.stop_logging(handler)
-    return folder.path
 
 
 def resume_pipeline(path: Path) -> Path:

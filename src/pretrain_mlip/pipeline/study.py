@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +10,17 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import Field
 
-from pretrain_mlip import console
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import make_folder, write_text
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
-from pretrain_mlip.pipeline.run import resolved, run_members, write_seeds
+from pretrain_mlip.pipeline.run import logged, resolved, run_members, write_seeds
 from pretrain_mlip.pipeline.seeds import seed_configs
 from pretrain_mlip.report.results import Results
 from pretrain_mlip.report.study import StudyResults, rows_of, write_study_report
 from pretrain_mlip.settings import Settings, validate
 
-log = logging.getLogger(__name__)
 KEY = "study"
 OF_THE_WHOLE = {"output", "workers", "scheduler"}  # a system or a model cannot have its own
 
@@ -81,8 +78,7 @@ def run_study(study: Study) -> Path:
     """
     make_folder(study.output)
     write_text(study.output / "config.yaml", yaml.safe_dump(study.content, sort_keys=False, allow_unicode=True))
-    handler = console.log_to_file(study.output / "log.txt")
-    try:
+    with logged(RunFolder(study.output)):
         members = {place: seed_configs(config) for place, config in study.runs.items()}
         leaders = {system: members[system, model] for system, model in reversed(members)}  # the first model of each
         with Workers(study.workers, study.scheduler, study.output) as workers:
@@ -94,11 +90,6 @@ def run_study(study: Study) -> Path:
         for place, config in study.runs.items():
             write_seeds(config, members[place])
         _write(study)
-    except KeyboardInterrupt:
-        log.warning("interrupted; 'pretrain-mlip resume %s' goes on from here", study.output)
-        raise
-    finally:
-        console.stop_logging(handler)
     return study.output
 
 

@@ -229,24 +229,56 @@ class ReferenceEnergies(Potential):
         """Reference energies are large and stay in float64."""
 
 
-class SumPotential(Potential):
-    """The sum of several potentials of the same elements, each within its own cutoff."""
-
-    kind = "sum"
+class Composition(Potential):
+    """Several potentials of the same elements, each within its own cutoff, that act as one."""
 
     def __init__(self, parts: Sequence[Potential]) -> None:
+        """Put potentials together.
+
+        Raises:
+            InputError: there is none, or they differ in elements.
+        """
         if not parts or any(part.elements != parts[0].elements for part in parts):
-            raise InputError(f"a sum needs potentials of the same elements, not {[part.elements for part in parts]}")
+            shown = "; ".join(", ".join(part.elements) for part in parts) or "none"
+            raise InputError(f"{self.kind}: potentials of the same elements in the same order are needed, not {shown}")
         super().__init__(parts[0].elements, max(part.cutoff for part in parts))
         self.parts = nn.ModuleList(parts)
-        self.spread = any(part.spread for part in parts)
 
     def config(self) -> dict[str, Any]:
         return {"kind": self.kind, "parts": [part.config() for part in self.potentials()]}
 
     def potentials(self) -> list[Potential]:
-        """The summands."""
+        """The parts."""
         return [part for part in self.parts if isinstance(part, Potential)]
+
+    def outputs(self, graph: Data, **options: bool) -> list[dict[str, Tensor]]:
+        """What ``forward`` of every part gives."""
+        return [
+            part(graph if part.cutoff >= self.cutoff else within(graph, part.cutoff), **options)
+            for part in self.potentials()
+        ]
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        for part in self.potentials():
+            part.set_dtype(dtype)
+
+    def set_memory_limit(self, limit: float) -> None:
+        for part in self.potentials():
+            part.set_memory_limit(limit)
+
+    def set_products(self, products: Products) -> None:
+        for part in self.potentials():
+            part.set_products(products)
+
+
+class SumPotential(Composition):
+    """The sum of several potentials."""
+
+    kind = "sum"
+
+    def __init__(self, parts: Sequence[Potential]) -> None:
+        super().__init__(parts)
+        self.spread = any(part.spread for part in parts)
 
     def atomic_energies(self, types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Tensor:
         total = torch.zeros(types.shape[0], dtype=torch.float64, device=types.device)
@@ -265,23 +297,9 @@ class SumPotential(Potential):
         self, graph: Data, *, forces: bool = True, stress: bool = True, create_graph: bool = False
     ) -> dict[str, Tensor]:
         total: dict[str, Tensor] = {}
-        for part in self.potentials():
-            edges = graph if part.cutoff >= self.cutoff else within(graph, part.cutoff)
-            found = part(edges, forces=forces, stress=stress, create_graph=create_graph)
+        for found in self.outputs(graph, forces=forces, stress=stress, create_graph=create_graph):
             total |= {name: total[name] + value if name in total else value for name, value in found.items()}
         return total
-
-    def set_dtype(self, dtype: torch.dtype) -> None:
-        for part in self.potentials():
-            part.set_dtype(dtype)
-
-    def set_memory_limit(self, limit: float) -> None:
-        for part in self.potentials():
-            part.set_memory_limit(limit)
-
-    def set_products(self, products: Products) -> None:
-        for part in self.potentials():
-            part.set_products(products)
 
 
 def _drawn_to(cutoff: float, edge_vectors: Tensor) -> Tensor:

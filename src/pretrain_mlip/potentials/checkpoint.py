@@ -43,7 +43,7 @@ def potential_from_config(config: dict[str, Any]) -> Potential:
         if kind == SumPotential.kind:
             return SumPotential([potential_from_config(part) for part in config["parts"]])
         if kind == Ensemble.kind:
-            return Ensemble([potential_from_config(member) for member in config["members"]])
+            return Ensemble([potential_from_config(part) for part in config["parts"]])
         if kind == ReferenceEnergies.kind:
             return ReferenceEnergies(config["energies"])
         if kind == ZBL.kind:

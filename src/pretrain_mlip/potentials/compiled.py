@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.potentials.base import Potential, Products, SumPotential
-from pretrain_mlip.potentials.ensemble import Ensemble
+from pretrain_mlip.potentials.base import Composition, Potential, Products
 from pretrain_mlip.potentials.networks.base import Network, reduced_precision
 from pretrain_mlip.potentials.tracing import example_inputs, trace
 
@@ -40,14 +39,14 @@ def compiled(potential: Potential) -> Potential:
     Raises:
         InputError: a network is there, but no C++ compiler to compile it for the CPU.
     """
-    if isinstance(potential, SumPotential | Ensemble):
+    if isinstance(potential, Composition):
         return type(potential)([compiled(part) for part in potential.potentials()])
     return CompiledNetwork(potential) if isinstance(potential, Network) else potential
 
 
 def uncompiled(potential: Potential) -> Potential:
     """The potential itself, with the same weights; what files hold."""
-    if isinstance(potential, SumPotential | Ensemble):
+    if isinstance(potential, Composition):
         parts = [uncompiled(part) for part in potential.potentials()]
         same = all(new is old for new, old in zip(parts, potential.potentials(), strict=True))
         return potential if same else type(potential)(parts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,6 +30,9 @@ class Section(BaseModel):
     """Base of all parts: a misspelt key is an error."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+S = TypeVar("S", bound=Section)
 
 
 class DataFile(Section):
@@ -238,12 +241,21 @@ class Results(Section):
             raise InputError(
                 f"{path}: format_version {version} is not {FORMAT_VERSION}; run it again with this version"
             )
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{path}: '{where}': {first['msg']}") from None
+        return read_section(cls, content, path)
+
+
+def read_section(kind: type[S], content: Any, path: Path) -> S:
+    """Validated content of a file of results.
+
+    Raises:
+        InputError: names the file and the place in it that is wrong.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: '{where}': {first['msg']}") from None
 
 
 def finite(value: Any) -> Any:

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pretrain_mlip import files
-from pretrain_mlip.errors import InputError
 from pretrain_mlip.report.html import Part, Picture, write_page
-from pretrain_mlip.report.results import FILE_NAME, Results, Section, finite
+from pretrain_mlip.report.results import FILE_NAME, Results, Section, finite, read_section
 from pretrain_mlip.report.style import colour, display_name, legend_above, ordered, panels, styled
 from pretrain_mlip.report.tables import Cell, Table, model_cell
 from pretrain_mlip.report.words import BASELINE, MISSING, number
@@ -70,12 +69,7 @@ class StudyResults(Section):
             InputError: it is missing, or not in this format.
         """
         path = Path(folder) / FILE_NAME
-        try:
-            return cls.model_validate(files.read_json(path))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{path}: '{where}': {first['msg']}") from None
+        return read_section(cls, files.read_json(path), path)
 
 
 def rows_of(system: str, model: str, results: Results) -> list[Row]:
