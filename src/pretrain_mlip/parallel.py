@@ -31,6 +31,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 log = logging.getLogger(__name__)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_SET_BY_DASK = (*THREAD_VARIABLES, "PYTHONHASHSEED", "__DASK_PARENT_PID")  # here, for its children, and left behind
 GRACE = 30.0  # seconds that tasks have to end in after they are asked to stop
 CONNECTING = 30.0  # seconds that a scheduler may take to answer
 FIRST_WORKER = 300.0  # seconds that a cluster of the user's has to bring its first worker
@@ -62,6 +63,7 @@ class Workers:
         self.number, self.scheduler, self.folder = number, scheduler, folder
         self._cluster: LocalCluster | None = None
         self._client: Client | None = None
+        self._environment: dict[str, str | None] = {}
 
     @property
     def several(self) -> bool:
@@ -77,6 +79,7 @@ class Workers:
         """
         if self._client is None:
             if self.scheduler is None:
+                self._environment = {name: os.environ.get(name) for name in _SET_BY_DASK}
                 self._cluster = _local_cluster(self.number)
                 self._client = _client(self._cluster)
             else:
@@ -128,6 +131,7 @@ class Workers:
             client.close()
         if cluster is not None:
             cluster.close()
+            _set_environment(self._environment)
 
     def __enter__(self) -> Workers:
         if self.scheduler is not None:
@@ -336,8 +340,12 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set_environment(before)
+
+
+def _set_environment(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

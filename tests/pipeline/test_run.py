@@ -20,6 +20,7 @@ import yaml
 from pretrain_mlip import EAM, PretrainedMLIP
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
+from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.run import resume_pipeline, run_pipeline
 from pretrain_mlip.pipeline.strategies import train_strategies
@@ -165,13 +166,13 @@ def test_graphs_on_disk_train_the_same_networks(
     run = tmp_path / "stored"
     shutil.copytree(finished, run, ignore=shutil.ignore_patterns("models"))
     stored = config(run, store_above=0.0)
-    train_strategies(RunFolder(run), stored.model_copy(update={"strategies": ["vanilla", "pretrain"]}))
+    train_strategies(RunFolder(run), stored.model_copy(update={"strategies": ["vanilla", "pretrain"]}), Workers())
     assert {path.parent.name for path in run.glob("graphs/*/plan.json")} == {
         f"{labels}_{split}_minus_e0" for labels in ("dft", "eam") for split in ("train", "val")
     }
     shutil.rmtree(run / "models" / "pretrain")
     (run / "graphs" / "eam_train_minus_e0" / "00000.graphs").write_bytes(b"damaged")
-    train_strategies(RunFolder(run), stored)
+    train_strategies(RunFolder(run), stored, Workers())
     assert_same_weights(finished, run)
     assert "00000.graphs: is cut off; made again" in caplog.text
     assert (run / "graphs" / "dft_train_minus_eam" / "plan.json").exists()

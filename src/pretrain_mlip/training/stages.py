@@ -168,6 +168,7 @@ def train_stage(
         network.set_scales(*_scales(scale_from or train))
     else:
         _start_from(start, network, name, train if fresh_output else None)
+        settings = settings.model_copy(update={"learning_rate": settings.learning_rate or network.finetuning_rate})
         log.info(
             "%s starts from a pretrained network; errors on the validation set before training: %s",
             name,
