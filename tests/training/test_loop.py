@@ -113,6 +113,22 @@ def test_asked_to_stop_within_an_epoch_it_writes_and_ends_the_same(tmp_path: Pat
         assert [row["loss"] for row in resumed.history] == [row["loss"] for row in whole.history]
 
 
+def test_a_batch_larger_than_the_data_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    result = train(tmp_path, SETTINGS.model_copy(update={"batch_size": 100}))
+    assert result.steps == SETTINGS.epochs
+    assert "batch_size 100 is more than the 8 training structures" in caplog.text
+
+
+def test_replay_needs_structures_and_settings(tmp_path: Path) -> None:
+    for replayed, replay in (((), ReplaySettings()), (graphs(11, 13), None)):
+        with pytest.raises(InputError, match="replay needs structures with labels of the EAM"):
+            train_stage(
+                *("replay", "cgcnn", SMALL, graphs(0, 8), graphs(8, 11), E0, SETTINGS, tmp_path),
+                replayed=replayed,
+                replay=replay,
+            )
+
+
 def test_tensorboard_has_every_epoch_once_also_after_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,11 @@ class Training:
     def _set_up_data(
         self, train: Sequence[Data], validation: Sequence[Data], replayed: Sequence[Data], replay_size: int
     ) -> None:
+        if self.settings.batch_size > len(train):
+            log.warning(
+                "%s: batch_size %d is more than the %d training structures: every epoch is one gradient step",
+                *(self.folder.path, self.settings.batch_size, len(train)),
+            )
         settings, graphs = self.settings, Joined(train, replayed)
         shares = {"rank": self.fabric.global_rank, "processes": self.fabric.world_size}
         self.batches = Batches(

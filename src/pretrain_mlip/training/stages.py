@@ -160,8 +160,14 @@ def train_stage(
         fabric: where it runs; None: in this process, on the CPU.
 
     Raises:
-        InputError: the network to start from is another one, or has no part that is to be frozen.
+        InputError: the network to start from is another one, has no part that is to be frozen, or there is nothing to
+            replay.
     """
+    if (replay is None) != (not len(replayed)):
+        raise InputError(
+            f"{name}: replay needs structures with labels of the EAM, and these need settings of the replay; got "
+            f"{len(replayed)} structures and {'no' if replay is None else 'its'} settings"
+        )
     network = build_model(model, baseline.elements, seed=seed, **hyperparameters)
     network.set_dtype(dtype_named(settings.dtype))
     if start is None:
