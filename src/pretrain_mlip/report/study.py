@@ -135,25 +135,22 @@ def study_verdict(rows: Sequence[Row]) -> list[str]:
     cases = list(dict.fromkeys((row.system, row.model) for row in rows))
     by_case = {case: {row.strategy: row for row in rows if (row.system, row.model) == case} for case in cases}
     sentences = []
-    for strategy in ordered({row.strategy for row in rows} - {"eam", BASELINE, "pretrain"}):
-        ratios = []
-        for found in by_case.values():
-            ratio = _ratio(found, strategy)
-            if ratio is not None:
-                ratios.append(ratio)
-        if not ratios:
-            continue
-        better = sum(ratio < 1 for ratio in ratios)
-        text = (
-            f"{display_name(strategy)}: lower force MAE than {BASELINE} in {better} of {len(ratios)} cases, "
-            f"{min(ratios):.2f} to {max(ratios):.2f} of it (median {statistics.median(ratios):.2f})"
-        )
+    for strategy in ordered({row.strategy for row in rows} - {"pretrain"}):
+        parts = []
+        ratios = [ratio for found in by_case.values() if (ratio := _ratio(found, strategy)) is not None]
+        if ratios and strategy != BASELINE:
+            better = sum(ratio < 1 for ratio in ratios)
+            parts.append(
+                f"lower force MAE than {BASELINE} in {better} of {len(ratios)} cases, {min(ratios):.2f} to "
+                f"{max(ratios):.2f} of it (median {statistics.median(ratios):.2f})"
+            )
         for kind, word in (("heat", "heated"), ("squeeze", "squeezed")):
             found = [trial for row in rows if row.strategy == strategy for trial in [getattr(row, kind)] if trial]
             if found:
                 alive, replicas = sum(trial.alive for trial in found), sum(trial.replicas for trial in found)
-                text += f"; {alive} of {replicas} {word} replicas alive"
-        sentences.append(f"{text}.")
+                parts.append(f"{alive} of {replicas} {word} replicas alive")
+        if parts:
+            sentences.append(f"{display_name(strategy)}: {'; '.join(parts)}.")
     return sentences
 
 
