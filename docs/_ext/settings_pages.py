@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.potentials.networks import available_models, model_class
 from pretrain_mlip.report.results import Results
+from pretrain_mlip.report.study import StudyResults
 from pretrain_mlip.settings import to_yaml
 from pretrain_mlip.training import stages
 
@@ -56,7 +57,11 @@ def networks_page() -> str:
     for name in available_models():
         network = model_class(name)
         text = inspect.getdoc(sys.modules[network.__module__]) or ""
-        blocks.append(f"## {name}\n\n{code(text, 'text')}\n" + _settings_table("", network.settings_class()))
+        rates = (
+            f"Learning rates where `learning_rate` is null: {network.learning_rate:g} from fresh weights, "
+            f"{network.finetuning_rate:g} in finetuning.\n\n"
+        )
+        blocks.append(f"## {name}\n\n{code(text, 'text')}\n{rates}" + _settings_table("", network.settings_class()))
     introduction = "`model.name` chooses one of these, `model.hyperparameters` sets what its table lists.\n"
     return page("# Networks\n", introduction, *blocks)
 
@@ -65,13 +70,14 @@ def results_page() -> str:
     """The schema of results.json."""
     schemas: dict[str, type[BaseModel]] = {}
     _collect(Results, schemas)
+    _collect(StudyResults, schemas)
     blocks = []
     for name, model in schemas.items():
         rows = [
             [f"`{key}`", _schema_type(field.annotation), _sentence(field.description)]
             for key, field in model.model_fields.items()
         ]
-        title = "The file" if model is Results else name
+        title = {Results: "The file", StudyResults: "The file of a study"}.get(model, name)
         blocks.append(
             f"(results-{name.lower()})=\n## {title}\n\n{inspect.getdoc(model) or ''}\n\n"
             + table(["key", "type", "what"], rows)
@@ -82,11 +88,20 @@ def results_page() -> str:
 def _groups(prefix: str, settings: BaseModel) -> list[str]:
     sections = []
     for key in type(settings).model_fields:
-        value = getattr(settings, key)
-        if isinstance(value, BaseModel):
+        value = _group(settings, key)
+        if value is not None:
             path = f"{prefix}{key}"
             sections += [_settings_section(path, value), *_groups(path + ".", value)]
     return sections
+
+
+def _group(settings: BaseModel, key: str) -> BaseModel | None:
+    """A group of settings in a field; one that is null by default with what it would hold."""
+    value = getattr(settings, key)
+    if isinstance(value, BaseModel):
+        return value
+    kinds = get_args(type(settings).model_fields[key].annotation)
+    return next((kind() for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _settings_section(path: str, settings: BaseModel) -> str:
@@ -101,9 +116,11 @@ def _settings_table(prefix: str, settings: BaseModel) -> str:
     rows = []
     for key, field in type(settings).model_fields.items():
         value = getattr(settings, key)
-        if isinstance(value, BaseModel):
+        if _group(settings, key) is not None:
             anchor = f"settings-{(prefix + key).replace('.', '-')}"
             shown, default = "group" + (" or null" if _optional(field) else ""), f"[see below](#{anchor})"
+            if value is None:
+                default = f"`null`; [the group](#{anchor})"
         else:
             shown = _type(field.annotation) + _limits(field)
             default = "required" if field.is_required() else f"`{_yaml(value)}`"
