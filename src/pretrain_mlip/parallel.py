@@ -32,6 +32,8 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _SET_BY_DASK = (*THREAD_VARIABLES, "PYTHONHASHSEED", "__DASK_PARENT_PID")  # here, for its children, and left behind
+# Workers are killed at the end, and what compiled code has left open is not worth a warning
+_QUIET = {"PYTHONWARNINGS": "ignore:resource_tracker:UserWarning"}
 GRACE = 30.0  # seconds that tasks have to end in after they are asked to stop
 CONNECTING = 30.0  # seconds that a scheduler may take to answer
 FIRST_WORKER = 300.0  # seconds that a cluster of the user's has to bring its first worker
@@ -251,7 +253,7 @@ def _local_cluster(workers: int) -> LocalCluster:
     from dask.config import set as dask_options
     from distributed import LocalCluster
 
-    with dask_options(DASK), environment(thread_variables(1)):
+    with dask_options(DASK), environment(thread_variables(1) | _QUIET):
         return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
