@@ -54,7 +54,7 @@ class LossSettings(Settings):
         default="huber", description="huber: square near zero and linear far out; l2: square; l1: absolute value"
     )
     huber_delta: float = Field(
-        default=0.1, gt=0, description="residual, in units of the scale, where huber turns linear"
+        default=0.03, gt=0, description="residual, in units of the scale, where huber turns linear"
     )
     energy: Term = Field(default_factory=TermSettings, description="energy per atom")
     forces: Term = Field(default_factory=TermSettings, description="force components")
@@ -116,7 +116,7 @@ class ReplaySettings(Settings):
     """Structures of the pretraining that join the batches of a training on DFT."""
 
     share: float = Field(default=0.25, gt=0, lt=1, description="share of a batch that they are")
-    weight: float = Field(default=1.0, gt=0, description="weight of each in the loss, beside config_weight")
+    weight: float = Field(default=0.1, gt=0, description="weight of each in the loss, beside config_weight")
 
     def size(self, batch_size: int) -> int:
         """How many join so many others: at least one."""
@@ -126,4 +126,4 @@ class ReplaySettings(Settings):
 class SAMSettings(Settings):
     """Sharpness-aware minimisation, of the strategy ``sam``."""
 
-    rho: float = Field(default=0.5, gt=0, description="radius of a step uphill, relative to the weights")
+    rho: float = Field(default=0.001, gt=0, description="radius of a step uphill, relative to the weights")
