@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pretrain_mlip.dynamics.md import MDSettings
 from pretrain_mlip.dynamics.survival import StabilitySettings
+from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.eam.settings import EAMSettings
-from pretrain_mlip.settings import Settings
+from pretrain_mlip.settings import Settings, renamed
 from pretrain_mlip.structures.io import LabelKeys
 from pretrain_mlip.structures.perturbation import PerturbationSettings
 from pretrain_mlip.structures.splits import SplitSettings
@@ -123,6 +124,8 @@ class RDFSettings(Settings):
 class RunConfig(Settings):
     """A whole run. ``compare`` is another name of ``strategies``."""
 
+    aliases = {"compare": "strategies"}  # noqa: RUF012  # a class variable of the base
+
     output: str = Field(default="runs/run", description="folder of the run")
     seed: int = Field(default=0, ge=0, description="seed of weights, order of structures and replicas")
     seeds: int = Field(
@@ -187,9 +190,7 @@ class RunConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _compare(cls, content: Any) -> Any:
-        if isinstance(content, dict) and "compare" in content:
-            if "strategies" in content:
-                raise ValueError("'compare' and 'strategies' are the same; give one of them")
-            content = {**content, "strategies": content["compare"]}
-            del content["compare"]
-        return content
+        try:
+            return renamed(content, cls.aliases, "settings") if isinstance(content, dict) else content
+        except InputError as error:
+            raise ValueError(str(error)) from error

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +18,7 @@ class Settings(BaseModel):
     """A group of options: every field has a default or is required, and a description; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+    aliases: ClassVar[dict[str, str]] = {}  # other names of keys
 
 
 S = TypeVar("S", bound=Settings)
@@ -29,19 +30,36 @@ def read_settings(kind: type[S], path: str | os.PathLike[str] | None = None, ove
     Raises:
         InputError: the file is missing or not YAML, a key is unknown (the nearest is suggested) or a value is wrong.
     """
-    return validate(kind, read_content(path, overrides), str(path) if path is not None else "settings")
+    content = read_content(path, overrides, kind.aliases)
+    return validate(kind, content, str(path) if path is not None else "settings")
 
 
-def read_content(path: str | os.PathLike[str] | None = None, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """What a YAML file and overrides say, before it is known what kind of settings it is.
+def read_content(
+    path: str | os.PathLike[str] | None = None, overrides: Iterable[str] = (), aliases: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What a YAML file and overrides say, before it is known what kind of settings it is; aliases become their keys.
 
     Raises:
-        InputError: the file is missing or not YAML, or an override is malformed.
+        InputError: the file is missing or not YAML, an override is malformed, or a key is there under two names.
     """
-    content = {} if path is None else _read_yaml(Path(path))
+    aliases = aliases or {}
+    content = {} if path is None else renamed(_read_yaml(Path(path)), aliases, str(path))
     for override in overrides:
-        _apply_override(content, override)
+        key, equals, text = override.partition("=")
+        _apply_override(content, f"{aliases.get(key.strip(), key)}{equals}{text}")
     return content
+
+
+def renamed(content: Mapping[str, Any], aliases: Mapping[str, str], source: str) -> dict[str, Any]:
+    """Settings with aliases replaced by their keys.
+
+    Raises:
+        InputError: a key is there under both names.
+    """
+    for alias, key in aliases.items():
+        if alias in content and key in content:
+            raise InputError(f"{source}: '{alias}' and '{key}' are the same; give one of them")
+    return {aliases.get(key, key): value for key, value in content.items()}
 
 
 def validate(kind: type[S], content: Mapping[str, Any], source: str = "settings") -> S:

@@ -171,10 +171,10 @@ def test_graphs_on_disk_train_the_same_networks(
         f"{labels}_{split}_minus_e0" for labels in ("dft", "eam") for split in ("train", "val")
     }
     shutil.rmtree(run / "models" / "pretrain")
-    (run / "graphs" / "eam_train_minus_e0" / "00000.graphs").write_bytes(b"damaged")
+    (run / "graphs" / "eam_train_minus_e0" / "00000.h5").write_bytes(b"damaged")
     train_strategies(RunFolder(run), stored, Workers())
     assert_same_weights(finished, run)
-    assert "00000.graphs: is cut off; made again" in caplog.text
+    assert "00000.h5: is cut off or damaged" in caplog.text
     assert (run / "graphs" / "dft_train_minus_eam" / "plan.json").exists()
 
 

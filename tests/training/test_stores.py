@@ -55,7 +55,7 @@ def lists(source: Path, baseline: Potential = E0) -> list:
 
 def parts(folder: Path) -> dict[str, int]:
     """When each part was written."""
-    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("[0-9]*.graphs"))}
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("[0-9]*.h5"))}
 
 
 @pytest.mark.parametrize("baseline", [E0, hard_eam()], ids=["e0", "eam"])
@@ -128,7 +128,7 @@ def test_a_damaged_part_is_found_and_made_again_alone(
 ) -> None:
     build_store(tmp_path, source, CUTOFF, E0)
     before, graphs = parts(tmp_path), lists(source)
-    path = tmp_path / "00001.graphs"
+    path = tmp_path / "00001.h5"
     content = bytearray(path.read_bytes())
     place = int(where * len(content)) if where >= 0 else len(content) - 1
     content[place] ^= 0x10
@@ -137,11 +137,11 @@ def test_a_damaged_part_is_found_and_made_again_alone(
         path.unlink()
     else:
         path.write_bytes(damaged[damage])
-    with pytest.raises(InputError, match=r"00001\.graphs: .*; go on with the run, which makes it again"):
+    with pytest.raises(InputError, match=r"00001\.h5: .*; go on with the run, which makes it again"):
         GraphStore.open(tmp_path)
     build_store(tmp_path, source, CUTOFF, E0)
-    assert damage == "remove" or "00001.graphs: " in caplog.text
-    assert {name for name, at in parts(tmp_path).items() if before[name] != at} == {"00001.graphs"}
+    assert damage == "remove" or "00001.h5: " in caplog.text
+    assert {name for name, at in parts(tmp_path).items() if before[name] != at} == {"00001.h5"}
     for one, other in zip(GraphStore.open(tmp_path), graphs, strict=True):
         assert_identical(one, other)
 
@@ -149,11 +149,11 @@ def test_a_damaged_part_is_found_and_made_again_alone(
 def test_damage_after_opening_never_reaches_a_training(tmp_path: Path, source: Path) -> None:
     build_store(tmp_path, source, CUTOFF, E0)
     store = GraphStore.open(tmp_path)
-    path = tmp_path / "00000.graphs"
+    path = tmp_path / "00000.h5"
     content = bytearray(path.read_bytes())
-    content[200] ^= 1
+    content[int(store.parts[0].offsets[0]) + 100] ^= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(ComputationError, match=r"00000\.graphs: record 0 was damaged after it had been checked"):
+    with pytest.raises(ComputationError, match=r"00000\.h5: record 0 was damaged after it had been checked"):
         store[0]
     path.write_bytes(b"")  # where the file is mapped into memory, this kills the process
     with pytest.raises(ComputationError, match="record 1 was damaged"):
@@ -170,7 +170,7 @@ def test_a_full_disk_is_said_and_leaves_whole_parts_only(
     written = stores.write_part
 
     def full(path: Path, *arguments: object) -> None:
-        if path.name != "00001.graphs":
+        if path.name != "00001.h5":
             written(path, *arguments)  # type: ignore[arg-type]
             return
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -183,9 +183,9 @@ def test_a_full_disk_is_said_and_leaves_whole_parts_only(
             signal.signal(signal.SIGXFSZ, handler)
 
     monkeypatch.setattr(stores, "write_part", full)
-    with pytest.raises(ComputationError, match=rf"00001\.graphs: cannot be written \({os.strerror(errno.EFBIG)}\)"):
+    with pytest.raises(ComputationError, match=rf"00001\.h5: cannot be written \({os.strerror(errno.EFBIG)}\)"):
         build_store(tmp_path / "full", source, CUTOFF, E0)
-    assert [path.name for path in sorted((tmp_path / "full").iterdir())] == ["00000.graphs", PLAN]
+    assert [path.name for path in sorted((tmp_path / "full").iterdir())] == ["00000.h5", PLAN]
     with pytest.raises(InputError, match="not there"):
         GraphStore.open(tmp_path / "full")
     monkeypatch.undo()
@@ -227,7 +227,7 @@ def test_killed_and_resumed(tmp_path: Path, source: Path) -> None:
     folder = tmp_path / "store"
     script = SCRIPT.format(folder=str(folder), source=str(source))
     process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
-    while process.poll() is None and not ((folder / "00001.graphs").exists() and list(folder.glob(".tmp-*"))):
+    while process.poll() is None and not ((folder / "00001.h5").exists() and list(folder.glob(".tmp-*"))):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

@@ -49,8 +49,11 @@ def train(
 
     Example: pretrain-mlip train my.yaml --strategy vanilla
     """
+    from pretrain_mlip.errors import InputError
     from pretrain_mlip.pipeline.run import run_pipeline
 
+    if _study(config, overrides):
+        raise InputError(f"{config}: describes a study, whose runs are made whole: pretrain-mlip run {config}")
     extra = [f"strategies=[{','.join(strategy)}]"] if strategy else []
     run_pipeline(_configuration(config, [*(overrides or []), *extra]), until="training")
 
@@ -60,7 +63,7 @@ def resume(run_dir: RunFolder) -> None:
 
     Example: pretrain-mlip resume runs/silica_mini
     """
-    if study := _study(run_dir / "config.yaml", [f"output={run_dir}"]):
+    if study := _study(run_dir / "config.yaml", None, run_dir):
         _conclude_study(study)
         return
     from pretrain_mlip.pipeline.run import resume_pipeline
@@ -84,15 +87,18 @@ def _conclude(run_dir: Path) -> None:
     typer.echo("\n".join([*verdict(results), f"report: {run_dir / 'report.html'}"]))
 
 
-def _study(config: Path | None, overrides: list[str] | None):
+def _study(config: Path | None, overrides: list[str] | None, folder: Path | None = None):
     """The study that a file describes; None where it describes a run."""
+    from pretrain_mlip.config import RunConfig
     from pretrain_mlip.settings import read_content
 
     if config is None or not config.is_file():
         return None
-    content = read_content(config, overrides or [])
+    content = read_content(config, overrides or [], RunConfig.aliases)
     if "study" not in content:
         return None
+    if folder is not None:
+        content["output"] = str(folder)  # where it now is
     from pretrain_mlip.pipeline.study import read_study
 
     return read_study(content, str(config))

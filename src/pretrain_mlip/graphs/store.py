@@ -1,25 +1,26 @@
 """Graphs in files, for sets that are larger than memory.
 
-A store is a folder: ``plan.json`` says what it was made from and how that is divided, and every part of it is a file of
-records with an index at its end. Parts are written whole or not at all and do not depend on each other, so that they
-can be made at the same time, and one that is missing or damaged is made again alone.
+A store is a folder: ``plan.json`` says what it was made from and how that is divided, and every part of it is an HDF5
+file: ``records`` one after another, and the index of them. Parts are written whole or not at all and do not depend on
+each other, so that they can be made at the same time, and one that is missing or damaged is made again alone.
 
-Every record has a checksum. All are compared when a store is opened, which costs as much as reading the files once, and
-each again when its record is read: what a disk loses in the middle of a training ends it with a message.
+Every file has a checksum, which is compared when a store is opened and costs as much as reading it once, and so has
+every record, when it is read: what a disk loses in the middle of a training ends it with a message.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
-import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 from weakref import finalize
 
+import h5py
 import numpy as np
 from torch_geometric.data import Data
 
@@ -31,8 +32,9 @@ from pretrain_mlip.graphs.sequences import Graphs
 
 FORMAT = 1  # of records and of the files that hold them
 PLAN = "plan.json"
-_MAGIC = b"graphs\r\n"  # a transfer as text would change it
-_TRAILER = struct.Struct("<QQI4x8s")  # start, length and checksum of the index
+_RECORDS = "records"
+_USER_BLOCK = 512  # bytes, the least that HDF5 allows
+_UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what h5py raises for damaged files
 
 
 class Damaged(Exception):  # noqa: N818  # not an error: whoever opens a store decides what to do
@@ -40,19 +42,19 @@ class Damaged(Exception):  # noqa: N818  # not an error: whoever opens a store d
 
 
 class Part(NamedTuple):
-    """What is known of the records of a file: offsets (n + 1,), checksums, edges, digests (n, 16), kinds."""
+    """What is known of the records of a file: offsets in it (n + 1,), checksums, edges, digests (n, 16), kinds."""
 
     path: Path
     offsets: np.ndarray
     checksums: np.ndarray
     edges: np.ndarray
     digests: np.ndarray
-    kinds: np.ndarray
+    kinds: list[str]
 
 
 def part_path(folder: Path, number: int) -> Path:
     """The file of a part, counted from 0."""
-    return folder / f"{number:05d}.graphs"
+    return folder / f"{number:05d}.h5"
 
 
 def write_part(path: Path, key: str, graphs: Iterable[Data]) -> None:
@@ -61,30 +63,46 @@ def write_part(path: Path, key: str, graphs: Iterable[Data]) -> None:
     Raises:
         ComputationError: the disk is full, or cannot be written to; nothing is left behind.
     """
-    offsets, checksums, edges, digests, kinds = [0], [], [], [], set()
+    records, offsets, checksums, edges, digests, kinds = [], [0], [], [], [], set()
     with refused_writes(path), atomic_path(path) as temporary, temporary.open("wb") as stream:
         for graph in graphs:
             record = encode(graph)
-            stream.write(record)
+            records.append(record)
             offsets.append(offsets[-1] + len(record))
             checksums.append(zlib.crc32(record))
             edges.append(graph[keys.EDGE_INDEX].shape[1])
             digests.append(np.frombuffer(digest(graph), np.uint8))
             kinds.add(graph[keys.CONFIG_TYPE])
-        index = io.BytesIO()
-        np.savez(
-            index,
-            key=np.array(key),
-            offsets=np.array(offsets, np.int64),
-            checksums=np.array(checksums, np.uint32),
-            edges=np.array(edges, np.int64),
-            digests=np.array(digests),
-            kinds=np.array(sorted(kinds)),
+        stream.write(
+            _hdf5(
+                key,
+                np.frombuffer(b"".join(records), np.uint8),
+                offsets=np.array(offsets, np.int64),
+                checksums=np.array(checksums, np.uint32),
+                edges=np.array(edges, np.int64),
+                digests=np.array(digests),
+                kinds=np.frombuffer(json.dumps(sorted(kinds)).encode(), np.uint8),
+            )
         )
-        content = index.getvalue()
-        stream.write(content + _TRAILER.pack(offsets[-1], len(content), zlib.crc32(content), _MAGIC))
         stream.flush()
         os.fsync(stream.fileno())  # or a power failure may leave a name without content
+
+
+def _hdf5(key: str, records: np.ndarray, **index: np.ndarray) -> bytes:
+    """A file, made in memory: HDF5 does not recover from a disk that is full."""
+    memory = io.BytesIO()
+    with h5py.File(memory, "w", userblock_size=_USER_BLOCK) as file:
+        file.attrs["key"] = key
+        file.create_dataset(_RECORDS, data=records)
+        for name, values in index.items():
+            file.create_dataset(name, data=values)
+    content = memory.getvalue()[_USER_BLOCK:]
+    return _heading(content) + content
+
+
+def _heading(content: bytes | memoryview) -> bytes:
+    """The block that HDF5 leaves to its users. A damaged file never gets to HDF5, which may read it without end."""
+    return f"graphs of pretrain-mlip, CRC-32 {zlib.crc32(content):08x}\n".encode().ljust(_USER_BLOCK, b"\0")
 
 
 @contextmanager
@@ -104,47 +122,43 @@ def refused_writes(path: Path) -> Iterator[None]:
 
 
 def check_part(path: Path, key: str) -> Part:
-    """Read a file of a store, and compare every record with its checksum.
+    """Read a file of a store, and compare it with its checksum.
 
     Raises:
         Damaged: it is missing, was made from something else, or a byte of it is another one.
     """
     try:
-        with path.open("rb") as stream:
-            part, found = _index(path, stream)
-            if found != key:
-                raise Damaged(f"{path}: was made from something else")
-            stream.seek(0)
-            for number, (size, checksum) in enumerate(zip(np.diff(part.offsets), part.checksums, strict=True)):
-                if zlib.crc32(stream.read(size)) != checksum:
-                    raise Damaged(f"{path}: record {number} is damaged")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise Damaged(f"{path}: not there") from None
     except OSError as error:
         raise Damaged(f"{path}: cannot be read ({error.strerror})") from error
+    if content[:_USER_BLOCK] != _heading(memoryview(content)[_USER_BLOCK:]):
+        raise Damaged(f"{path}: is cut off or damaged")
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
+            found = str(file.attrs["key"])
+            index = {name: _array(file[name])[()] for name in Part._fields[1:]}
+            start = _array(file[_RECORDS]).id.get_offset()
+        index["offsets"] = index["offsets"] + start
+        part = Part(path, **{**index, "kinds": json.loads(index["kinds"].tobytes())})
+    except _UNREADABLE as error:
+        raise Damaged(f"{path}: is not of this format ({' '.join(str(error).split())})") from error
+    if found != key:
+        raise Damaged(f"{path}: was made from something else")
     return part
 
 
-def _index(path: Path, stream: BinaryIO) -> tuple[Part, str]:
-    size = stream.seek(0, os.SEEK_END)
-    if size < _TRAILER.size:
-        raise Damaged(f"{path}: is cut off")
-    stream.seek(size - _TRAILER.size)
-    start, length, checksum, magic = _TRAILER.unpack(stream.read())
-    if magic != _MAGIC or start + length + _TRAILER.size != size:
-        raise Damaged(f"{path}: is cut off, or its end is damaged")
-    stream.seek(start)
-    content = stream.read(length)
-    if zlib.crc32(content) != checksum:
-        raise Damaged(f"{path}: its index is damaged")
-    with np.load(io.BytesIO(content), allow_pickle=False) as index:
-        return Part(path, *(index[name] for name in Part._fields[1:])), str(index["key"])
+def _array(found: Any) -> h5py.Dataset:
+    if not isinstance(found, h5py.Dataset):
+        raise TypeError("an array is expected")
+    return found
 
 
 class GraphStore(Graphs):
     """The graphs of a folder, read one by one when they are asked for.
 
-    Several processes may read the same store; nothing is written. Of each graph 60 bytes stay in memory.
+    Several processes may read the same store; nothing is written. Of each graph some 100 bytes stay in memory.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -153,7 +167,7 @@ class GraphStore(Graphs):
         self.starts = np.cumsum([0, *(len(part.edges) for part in parts)])
         self.edges = np.concatenate([part.edges for part in parts])
         self.digests = np.concatenate([part.digests for part in parts])
-        self.kinds = frozenset(str(kind) for part in parts for kind in part.kinds)
+        self.kinds = frozenset(kind for part in parts for kind in part.kinds)
         # Read and not mapped: where a mapped file turns out shorter than it was, the process is killed
         self._files = [os.open(part.path, os.O_RDONLY) for part in parts]
         finalize(self, _close, self._files)

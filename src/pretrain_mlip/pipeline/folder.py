@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Literal
 
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.settings import read_settings
+from pretrain_mlip.files import make_folder
+from pretrain_mlip.settings import read_content, read_settings
 
 FOUNDATION = "foundation"
 
@@ -50,6 +53,41 @@ class RunFolder:
     def foundation(self) -> Path:
         """The potential that finetuning starts from where it comes from elsewhere."""
         return self.potential(FOUNDATION)
+
+    def take(self, other: RunFolder, *parts: str) -> None:
+        """Copy parts of another run, such as its data, that this one has not got yet."""
+        for part in parts:
+            source, target = other.path / part, self.path / part
+            if target.exists() or not source.exists():
+                continue
+            half = make_folder(self.path) / f".{part}.part"
+            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(source, half)
+            half.rename(target)
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether it holds runs of several seeds, and not one."""
+        return any(self.path.glob("seed-*/config.yaml"))
+
+    def refuse_another_kind(self, kind: Literal["run", "seeds", "study"]) -> None:
+        """Nothing of one kind is written over another.
+
+        Raises:
+            InputError: the folder holds another kind of runs.
+        """
+        found = None
+        if self.config.exists():
+            study = "study" in read_content(self.config)
+            found = "study" if study else "seeds" if self.has_seeds else "run" if self.started else None
+        if found not in (None, kind):
+            words = {"run": "a single run", "seeds": "runs of several seeds", "study": "a study"}
+            raise InputError(f"{self.path}: holds {words[found]}, and this is {words[kind]}; choose another output")
+
+    @property
+    def started(self) -> bool:
+        """Whether its data are there."""
+        return self.reference_energies.exists()
 
     def read_config(self) -> RunConfig:
         """The configuration that the run was started with.

@@ -13,7 +13,7 @@ from torch import nn
 from pretrain_mlip.calculators.batched import predict
 from pretrain_mlip.config import ModelSettings, RunConfig
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.pipeline.folder import RunFolder
+from pretrain_mlip.pipeline.folder import FOUNDATION, RunFolder
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
 from pretrain_mlip.potentials.checkpoint import load_potential
 from pretrain_mlip.potentials.networks import build_model
@@ -76,8 +76,8 @@ def foundation_model(config: RunConfig) -> ModelSettings:
     Raises:
         InputError: see ``read_foundation``; or the configuration names another network.
     """
-    kept = RunFolder(config.output).foundation
-    path = kept if kept.exists() else Path(str(config.finetuning.start))
+    kept = [RunFolder(config.output).foundation, *Path(config.output).glob(f"seed-*/models/{FOUNDATION}/best.pt")]
+    path = next((path for path in kept if path.exists()), Path(str(config.finetuning.start)))
     network = read_foundation(path).config()
     found = ModelSettings(name=network["kind"], hyperparameters=network["hyperparameters"])
     asked = config.model.model_dump(exclude_unset=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import logging
-import multiprocessing
 import os
 import platform
 import shlex
@@ -92,11 +92,13 @@ def run_pipeline(config: RunConfig, until: Until = "report") -> Path:
 def run_members(configs: Sequence[RunConfig], until: Until, workers: Workers) -> None:
     """Make runs, several at a time in worker processes, each in one process; a single one as its configuration says."""
     missing = [_Member(config, until) for config in configs if not _is_made(config, until)]
-    if not workers.several or len(missing) < 2:
+    if not workers.several or len(missing) < 2 or any(member.config.devices > 1 for member in missing):
         for member in missing:
             _make_member(member)
         return
-    with closing(workers.run(_make_member, missing, stoppable=True)) as outcomes:
+    alone = {"workers": 1, "threads": 1, "scheduler": None}
+    tasks = [member._replace(config=member.config.model_copy(update=alone)) for member in missing]
+    with closing(workers.run(_make_member, tasks, stoppable=True)) as outcomes:
         for _, outcome in console.track(outcomes, f"runs ({until})", total=len(missing)):
             if isinstance(outcome, Exception):
                 raise outcome
@@ -108,7 +110,7 @@ def write_seeds(config: RunConfig, members: Sequence[RunConfig]) -> None:
     runs = [Results.read(folder.path) for folder in folders]
     folder = RunFolder(make_folder(config.output))
     write_text(folder.config, to_yaml(config))
-    take_best(folder, folders, runs)
+    take_best(folder, folders, config)
     combined(runs, config).write(folder.path)
     write_report(folder.path)
 
@@ -119,26 +121,46 @@ class _Member(NamedTuple):
 
 
 def _make_member(member: _Member) -> None:
-    """Make one run of several; the entry point of a worker process."""
-    config = member.config
-    if multiprocessing.parent_process() is not None:  # where its log goes to its folder alone
-        config = config.model_copy(update={"workers": 1, "scheduler": None})
-    _run_pipeline(config, member.until)
+    """Make one run of several; the entry point of a worker process, which logs into the folder of the run alone."""
+    _run_pipeline(member.config, member.until)
 
 
 def _is_made(config: RunConfig, until: Until) -> bool:
     """Whether a run that finished has nothing to add, so that no process is started for it."""
     folder = RunFolder(config.output)
-    if until != "report" or not (folder.path / "report.html").exists():
+    if until != "report" or not all((folder.path / name).exists() for name in ("report.html", FILE_NAME)):
         return False
-    _check_same(folder, config)
-    return True
+    found = Results.read(folder.path)
+    wanted = ["errors", "provenance", *(TRIALS[name] for name in TRIALS if getattr(config, name) is not None)]
+    return all(getattr(found, section) is not None for section in wanted)
 
 
-def _run_seeds(config: RunConfig, until: Until, group: TorchrunGroup | None = None) -> Path:
-    folder = RunFolder(make_folder(config.output))
-    write_text(folder.config, to_yaml(config))
+def check_started(configs: Sequence[RunConfig]) -> None:
+    """Refuse configurations that differ from those of runs that are there; before anything is written.
+
+    Raises:
+        InputError: names what differs.
+    """
+    for config in configs:
+        folder = RunFolder(config.output)
+        if folder.config.exists() and folder.started:
+            _check_same(folder, config)
+
+
+def share(configs: Sequence[RunConfig], *parts: str) -> None:
+    """Give runs what the first of them that has begun has already, so that all see the same structures."""
+    folders = [RunFolder(config.output) for config in configs]
+    for source in [folder for folder in folders if folder.started][:1]:
+        for folder in folders:
+            folder.take(source, *parts)
+
+
+def _run_seeds(folder: RunFolder, config: RunConfig, until: Until, group: TorchrunGroup | None = None) -> Path:
+    folder.refuse_another_kind("seeds")
     members = seed_configs(config)
+    check_started(members)
+    write_text(folder.config, to_yaml(config))
+    share(members, "data")
     with logged(folder):
         if group is None and config.devices == 1:
             with Workers(config.workers, config.scheduler, folder.path) as workers:
@@ -152,11 +174,11 @@ def _run_seeds(config: RunConfig, until: Until, group: TorchrunGroup | None = No
 
 
 def _run_pipeline(config: RunConfig, until: Until, group: TorchrunGroup | None = None) -> Path:
-    if config.seeds > 1:
-        return _run_seeds(config, until, group)
     folder = RunFolder(make_folder(config.output))
-    if folder.config.exists() and folder.reference_energies.exists():
-        _check_same(folder, config)
+    if config.seeds > 1 or folder.has_seeds:
+        return _run_seeds(folder, config, until, group)
+    folder.refuse_another_kind("run")
+    check_started([config])
     write_text(folder.config, to_yaml(config))  # what has not been used yet may be corrected
     with logged(folder), Workers(config.workers, config.scheduler, folder.path) as workers:
         _Run(folder, config, workers, group).make(until)
@@ -197,6 +219,9 @@ def resolved(config: RunConfig) -> RunConfig:
     hyperparameters = model_settings(model.name, model.hyperparameters).model_dump(mode="json")
     if config.finetuning.freeze:
         freeze_parts(build_model(model.name, ["H"], **hyperparameters), config.finetuning.freeze)
+    for name in ("training", "pretraining"):
+        if getattr(config, name).tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise InputError(f"{name}.tensorboard needs TensorBoard: pip install tensorboard, or leave the setting out")
     network = model_class(model.name)
     rates = {
         "training": network.learning_rate,

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_mlip.config import RunConfig
-from pretrain_mlip.dynamics.survival import ReplicaResult, survival_curve, survival_summary
+from pretrain_mlip.dynamics.survival import ReplicaResult, StabilitySettings, survival_curve, survival_summary
 from pretrain_mlip.files import atomic_path, make_folder
 from pretrain_mlip.pipeline.folder import RunFolder
+from pretrain_mlip.pipeline.strategies import trained_strategies
+from pretrain_mlip.potentials.checkpoint import read_checkpoint
 from pretrain_mlip.report.results import ErrorRow, Results
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,13 @@ def seed_configs(config: RunConfig) -> list[RunConfig]:
     Weights, order of structures, replicas, starts of the EAM's fit and perturbations differ; the split is the same.
     """
     folder = Path(config.output).absolute()  # workers may be elsewhere
+
+    def with_replicas(campaign: StabilitySettings | None, number: int) -> StabilitySettings | None:
+        """A campaign whose replicas have seeds of their own: each adds its number and the seed of the run."""
+        if campaign is None:
+            return None
+        return campaign.model_copy(update={"seed": campaign.seed + number * (campaign.replicas - 1)})
+
     return [
         config.model_copy(
             update={
@@ -32,6 +41,8 @@ def seed_configs(config: RunConfig) -> list[RunConfig]:
                 "seed": config.seed + number,
                 "eam": config.eam.model_copy(update={"seed": config.eam.seed + number}),
                 "perturbation": config.perturbation.model_copy(update={"seed": config.perturbation.seed + number}),
+                "stability": with_replicas(config.stability, number),
+                "squeeze": with_replicas(config.squeeze, number),
             }
         )
         for number in range(config.seeds)
@@ -60,15 +71,21 @@ def combined(runs: Sequence[Results], config: RunConfig) -> Results:
     return Results.model_validate(content)
 
 
-def take_best(folder: RunFolder, members: Sequence[RunFolder], runs: Sequence[Results]) -> None:
-    """Copy the potentials with the lowest validation error of the forces to where those of a single run are."""
-    for name in runs[0].learning or {}:
-        errors = [min(e for e in (run.learning or {})[name].val_forces_mae if e is not None) for run in runs]
+def take_best(folder: RunFolder, members: Sequence[RunFolder], config: RunConfig) -> None:
+    """Copy the potentials with the lowest validation error to where those of a single run are."""
+    for name in trained_strategies(config):
+        errors = [_validation_error(member, name, config.ensemble) for member in members]
         best = members[errors.index(min(errors))]
         make_folder(folder.model(name))
         with atomic_path(folder.potential(name)) as temporary:
             shutil.copyfile(best.potential(name), temporary)
         log.info("%s: %s is that of %s", name, folder.potential(name), best.path.name)
+
+
+def _validation_error(folder: RunFolder, name: str, ensemble: int) -> float:
+    """That of the metric which chose the best epoch; the mean of an ensemble's members."""
+    last = [folder.training(name, member, ensemble) / "last.pt" for member in range(ensemble)]
+    return statistics.fmean(read_checkpoint(path)["training"]["best"] for path in last)
 
 
 def _mean_rows(rows: Sequence[Mapping[str, ErrorRow]]) -> dict[str, dict[str, Any]]:

@@ -70,10 +70,13 @@ def train_strategies(
     missing = [stage for wave in waves for stage in wave if not is_finished(_folder(folder, config, stage))]
     if missing:
         _build_stores(folder, config, [stage.strategy for stage in missing])
+        waves = [[stage for stage in wave if stage in missing] for wave in waves]
         _train_all(folder, config, waves, workers, group)
     if config.ensemble > 1:
+        trained = {stage.strategy for stage in missing}
         for name in names:
-            _assemble(folder, config, name)
+            if name in trained or not folder.potential(name).exists():
+                _assemble(folder, config, name)
     return names
 
 
@@ -89,7 +92,7 @@ def _train_all(
         if config.devices > 1:
             run_together(_train_together, (folder.path, config, stages), config.devices, config.threads)
             return
-        for wave in waves:
+        for wave in filter(None, waves):
             tasks = [_Task(folder.path.absolute(), config, stage) for stage in wave]
             if not workers.several:
                 for stage in wave:
@@ -107,8 +110,6 @@ def _folder(folder: RunFolder, config: RunConfig, stage: _Stage) -> Path:
 
 def _assemble(folder: RunFolder, config: RunConfig, name: StrategyName) -> None:
     """Put the members of an ensemble together where the potential of a strategy is; what is added to each is shared."""
-    if folder.potential(name).exists():
-        return
     paths = [folder.training(name, member, config.ensemble) / "best.pt" for member in range(config.ensemble)]
     members = [cast("SumPotential", load_potential(path)).potentials() for path in paths]  # as train_stage deploys them
     baseline, _ = members[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +14,22 @@ from pydantic import Field
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import make_folder, write_text
+from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
-from pretrain_mlip.pipeline.run import logged, resolved, run_members, write_seeds
+from pretrain_mlip.pipeline.run import check_started, logged, resolved, run_members, share, write_seeds
 from pretrain_mlip.pipeline.seeds import seed_configs
+from pretrain_mlip.pipeline.strategies import needs_perturbation
 from pretrain_mlip.report.results import Results
 from pretrain_mlip.report.study import StudyResults, rows_of, write_study_report
-from pretrain_mlip.settings import Settings, validate
+from pretrain_mlip.settings import Settings, renamed, validate
+from pretrain_mlip.training.processes import Place, check_devices
 
 KEY = "study"
 OF_THE_WHOLE = {"output", "workers", "scheduler"}  # a system or a model cannot have its own
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 class StudySettings(Settings):
@@ -48,8 +55,17 @@ def read_study(content: Mapping[str, Any], source: str) -> Study:
     Raises:
         InputError: a key or a value is wrong; names the system and the model.
     """
+    content = renamed(content, RunConfig.aliases, source)
     common = {key: value for key, value in content.items() if key != KEY}
+    output = common.get("output", "runs/study")
+    if not isinstance(output, str):
+        raise InputError(f"{source}: 'output': a folder is expected (got {output!r})")
     settings = validate(StudySettings, content[KEY] or {}, f"{source}: {KEY}")
+    for name in (*settings.systems, *settings.models):
+        if not NAME.fullmatch(name) or name == "figures":
+            raise InputError(
+                f"{source}: {KEY}: '{name}' is to be the name of a folder: letters, digits, and . _ + - after the first"
+            )
     runs = {}
     for system, of_system in settings.systems.items():
         for model, of_model in settings.models.items():
@@ -57,15 +73,13 @@ def read_study(content: Mapping[str, Any], source: str) -> Study:
             for part, own in ((system, of_system), (model, of_model)):
                 if strange := sorted(OF_THE_WHOLE & set(own)):
                     raise InputError(f"{source}: {KEY}: {part}: {', '.join(strange)} belongs to the whole study")
-            config = validate(RunConfig, _merged(_merged(common, of_system), of_model), name)
-            runs[system, model] = resolved(
-                config.model_copy(update={"output": str(Path(config.output) / system / model)})
-            )
+            layers = (renamed(layer, RunConfig.aliases, name) for layer in (of_system, of_model))
+            config = validate(RunConfig, reduce(_merged, layers, common), name)
+            runs[system, model] = resolved(config.model_copy(update={"output": str(Path(output) / system / model)}))
     first = next(iter(runs.values()))
-    output = Path(first.output).parents[1]
     for (system, model), config in runs.items():
         _refuse_other_preparation(runs[system, next(iter(settings.models))], config, f"{source}: {system}, {model}")
-    return Study(output, first.workers, first.scheduler, runs, dict(content))
+    return Study(Path(output), first.workers, first.scheduler, runs, dict(content))
 
 
 def run_study(study: Study) -> Path:
@@ -76,21 +90,36 @@ def run_study(study: Study) -> Path:
     Returns:
         The folder.
     """
-    make_folder(study.output)
-    write_text(study.output / "config.yaml", yaml.safe_dump(study.content, sort_keys=False, allow_unicode=True))
-    with logged(RunFolder(study.output)):
-        members = {place: seed_configs(config) for place, config in study.runs.items()}
-        leaders = {system: members[system, model] for system, model in reversed(members)}  # the first model of each
-        with Workers(study.workers, study.scheduler, study.output) as workers:
-            run_members([config for found in leaders.values() for config in found], "preparation", workers)
-            for (system, _), configs in members.items():
-                for leader, config in zip(leaders[system], configs, strict=True):
-                    _take_preparation(RunFolder(leader.output), RunFolder(config.output))
-            run_members([config for found in members.values() for config in found], "report", workers)
+    if Place.of() is not None:
+        raise InputError("a study cannot be started by torchrun; its runs go to 'workers', or to a 'scheduler'")
+    for config in study.runs.values():
+        device_named(config.device)
+        check_devices(config.device, config.devices)
+    folder = RunFolder(make_folder(study.output))
+    folder.refuse_another_kind("study")
+    members = {place: seed_configs(config) for place, config in study.runs.items()}
+    check_started([config for configs in members.values() for config in configs])
+    write_text(folder.config, yaml.safe_dump(study.content, sort_keys=False, allow_unicode=True))
+    with logged(folder), Workers(study.workers, study.scheduler, study.output) as workers:
+        groups = [
+            [configs[number] for (system, _), configs in members.items() if system == name]
+            for name in dict.fromkeys(system for system, _ in members)
+            for number in range(next(len(configs) for (system, _), configs in members.items() if system == name))
+        ]
+        run_members([_leader(group) for group in groups], "preparation", workers)
+        for group in groups:
+            share([_leader(group), *group], "data", "eam", "pretraining")
+        run_members([config for configs in members.values() for config in configs], "report", workers)
         for place, config in study.runs.items():
             write_seeds(config, members[place])
         _write(study)
     return study.output
+
+
+def _leader(configs: Sequence[RunConfig]) -> RunConfig:
+    """Which of the runs of a system prepares for all: one that has begun, or that needs all there is to prepare."""
+    begun = [config for config in configs if RunFolder(config.output).started]
+    return next((config for config in (begun or configs) if needs_perturbation(config)), (begun or configs)[0])
 
 
 def _write(study: Study) -> None:
@@ -118,17 +147,3 @@ def _refuse_other_preparation(first: RunConfig, config: RunConfig, name: str) ->
     for group in ("data", "eam", "perturbation", "seed", "seeds"):
         if getattr(first, group) != getattr(config, group):
             raise InputError(f"{name}: '{group}' belongs to a system, not to a model: all models share its structures")
-
-
-def _take_preparation(source: RunFolder, target: RunFolder) -> None:
-    """Copy data, EAM and perturbed structures that the target has not got yet."""
-    if source.path == target.path:
-        return
-    for part in ("data", "eam", "pretraining"):
-        place = target.path / part
-        if place.exists():
-            continue
-        half = make_folder(target.path) / f".{part}.part"
-        shutil.rmtree(half, ignore_errors=True)
-        shutil.copytree(source.path / part, half, ignore=shutil.ignore_patterns("graphs*"))
-        half.rename(place)

@@ -47,6 +47,6 @@ class Ensemble(Composition):
         self, graph: Data, *, forces: bool = True, stress: bool = True, create_graph: bool = False
     ) -> dict[str, Tensor]:
         found = self.outputs(graph, forces=forces, stress=stress, create_graph=create_graph)
-        every = {name: torch.stack([one[name] for one in found]) for name in found[0]}
+        every = {name: torch.stack([one[name] for one in found]) for name in found[0] if name not in SPREADS.values()}
         result = {name: values.mean(0) for name, values in every.items()}
         return result | {spread: every[name].std(0) for name, spread in SPREADS.items() if name in every}

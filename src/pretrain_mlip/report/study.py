@@ -195,13 +195,14 @@ def bars(rows: Sequence[Row], key: str) -> Figure:
             if not values:
                 continue
             place = models.index(row.model) + (strategies.index(row.strategy) - 0.5 * (len(strategies) - 1)) * width
-            label = display_name(row.strategy) if row.model == models[0] else None
-            panel.bar(place, statistics.fmean(values), 0.92 * width, color=colour(row.strategy), label=label)
+            panel.bar(place, statistics.fmean(values), 0.92 * width, color=colour(row.strategy))
             panel.plot([place] * len(values), values, "o", ms=2.5, color="#1d2329", zorder=3)
         panel.set_xticks(range(len(models)), models)
         panel.grid(visible=False, axis="x")
         panel.set_title(system)
         panel.set_ylabel(QUANTITIES[key])
+    for strategy in ordered({row.strategy for row in rows} - {"pretrain"}):
+        axes[0].bar([0], [0], color=colour(strategy), label=display_name(strategy))
     legend_above(figure, axes[0])
     return figure
 

@@ -66,7 +66,7 @@ def build_store(folder: Path, source: Path, cutoff: float, baseline: Potential, 
     plan = _plan(source, cutoff, baseline)
     if not _is_same(folder, plan):
         make_folder(folder)
-        for path in folder.glob("*.graphs"):
+        for path in folder.glob("*.h5"):
             path.unlink()
         with refused_writes(folder / PLAN):
             write_json(folder / PLAN, plan)
