@@ -174,6 +174,12 @@ def test_graphs_on_disk_train_the_same_networks(
     (run / "graphs" / "eam_train_minus_e0" / "00000.h5").write_bytes(b"damaged")
     train_strategies(RunFolder(run), stored, Workers())
     assert_same_weights(finished, run)
+    # A training that is finished needs no graphs any more
+    shutil.rmtree(run / "models" / "finetune")
+    for part in run.glob("graphs/eam_*_minus_e0/*.h5"):
+        part.unlink()
+    train_strategies(RunFolder(run), stored, Workers())
+    assert_same_weights(finished, run)
     assert "00000.h5: is cut off or damaged" in caplog.text
     assert (run / "graphs" / "dft_train_minus_eam" / "plan.json").exists()
 

@@ -84,6 +84,42 @@ def test_another_configuration_is_refused(seeds: Path) -> None:
         run_pipeline(RunConfig.model_validate(content(seeds, seed=3, training={"epochs": 3, "batch_size": 4})))
 
 
+def test_a_refused_configuration_leaves_the_folder_as_it_was(seeds: Path) -> None:
+    before = (seeds / "config.yaml").read_bytes()
+    with pytest.raises(InputError, match="another configuration"):
+        run_pipeline(RunConfig.model_validate(content(seeds, seed=3, training={"epochs": 9, "batch_size": 4})))
+    assert (seeds / "config.yaml").read_bytes() == before
+
+
+def test_nothing_of_one_kind_is_written_over_another(seeds: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds runs of several seeds, and this is a study"):
+        run_study(read_study(study_content(seeds), "study.yaml"))
+    single = run_pipeline(RunConfig.model_validate(content(tmp_path / "one", seeds=1, stability=None, squeeze=None)))
+    with pytest.raises(InputError, match="holds a single run, and this is runs of several seeds"):
+        run_pipeline(RunConfig.model_validate(content(single)))
+    # Fewer seeds are those of the folder, and not a run beside them
+    shutil.copytree(seeds, tmp_path / "copy")
+    run_pipeline(RunConfig.model_validate(content(tmp_path / "copy", seed=3, seeds=1)))
+    assert not (tmp_path / "copy" / "data").exists()
+    rows = Results.read(tmp_path / "copy").errors or {}
+    assert rows["vanilla"] == (Results.read(seeds / "seed-3").errors or {})["vanilla"]
+
+
+def test_what_is_asked_for_later_is_made_for_every_seed(seeds: Path, tmp_path: Path) -> None:
+    shutil.copytree(seeds, tmp_path / "copy")
+    for folder in (tmp_path / "copy" / "seed-3", tmp_path / "copy" / "seed-4"):
+        results = Results.read(folder)
+        results.squeeze = None
+        results.write(folder)
+    run_pipeline(RunConfig.model_validate(content(tmp_path / "copy", seed=3)))
+    assert (Results.read(tmp_path / "copy").squeeze or {})["vanilla"].summary.replicas == 2
+
+
+def test_no_two_replicas_are_the_same(seeds: Path) -> None:
+    replicas = (Results.read(seeds).survival or {})["eam"].replicas
+    assert len({replica["seed"] for replica in replicas}) == 4
+
+
 def study_content(output: Path) -> dict[str, Any]:
     silica, phosphorus = (
         {"data": {"source": name, "split": {"n_train": 6, "n_val": 3, "n_test": 3}}}
@@ -155,6 +191,8 @@ def test_an_interrupted_study_goes_on(study: Path, tmp_path: Path, monkeypatch: 
         ("models", {"wide": {"modle": {}}}, "silica, wide: unknown key 'modle'; did you mean 'model'"),
         ("systems", {"silica": {"output": "there"}}, "silica: output belongs to the whole study"),
         ("systems", {}, "study: 'systems'"),
+        ("models", {"../wide": {}}, "'../wide' is to be the name of a folder"),
+        ("models", {"a/b": {}}, "'a/b' is to be the name of a folder"),
         ("system", {}, "unknown key 'system'"),
     ],
 )
@@ -166,6 +204,28 @@ def test_what_a_study_refuses(tmp_path: Path, place: str, change: dict[str, Any]
         wrong["study"][place] = change
     with pytest.raises(InputError, match=words):
         read_study(wrong, "study.yaml")
+
+
+def test_architectures_that_need_no_perturbation(tmp_path: Path) -> None:
+    plain = study_content(tmp_path / "out") | {"strategies": ["vanilla"]}
+    del plain["compare"], plain["study"]["systems"]["phosphorus"]
+    plain["study"]["models"]["wide"]["compare"] = ["finetune"]  # another name of a setting of the whole
+    run_study(read_study(plain, "study.yaml"))
+    assert [row.strategy for row in StudyResults.read(tmp_path / "out").rows] == [
+        *("eam", "vanilla"),
+        *("eam", "pretrain", "finetune"),
+    ]
+
+
+def test_a_study_is_not_started_by_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read_study(study_content(tmp_path / "out"), "study.yaml")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    with pytest.raises(InputError, match="cannot be started by torchrun"):
+        run_study(found)
+    assert not (tmp_path / "out").exists()
 
 
 def test_compare_and_strategies_are_one_setting(tmp_path: Path) -> None:

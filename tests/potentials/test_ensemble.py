@@ -98,6 +98,14 @@ def test_small_structures() -> None:
         assert np.isfinite(spread(calculator, atoms)[0])
 
 
+def test_an_ensemble_may_be_a_member() -> None:
+    atoms = silica()
+    inner = Ensemble([member(0), member(1)])
+    (first,), (second,) = predict(inner, [atoms]), predict(member(2), [atoms])
+    (found,) = predict(Ensemble([inner, member(2)]), [atoms])
+    assert found.energy == pytest.approx((first.energy + second.energy) / 2, abs=1e-10)
+
+
 def test_what_makes_no_ensemble() -> None:
     with pytest.raises(InputError, match="at least two"):
         Ensemble([member(0)])
