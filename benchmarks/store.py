@@ -141,7 +141,7 @@ def train(folder: Path, structures: int, model: str, batch_size: str) -> str:  #
         batches = iter(training.loader)
         training.module.train()
         loading, computing = [], []
-        for _ in range(STEPS[model] // (1 if size == 2 else 4)):
+        for _ in range(min(STEPS[model] // (1 if size == 2 else 4), len(training.batches))):
             start = time.process_time()
             batch = next(batches)
             loaded = time.process_time()

@@ -101,7 +101,7 @@ class TorchMDNet(Network):
     kind = "torchmd_net"
     settings_class = TorchMDNetSettings
     learning_rate = 5e-3
-    finetuning_rate = 2.5e-3
+    finetuning_rate = 5e-3
     settings: TorchMDNetSettings
 
     def __init__(self, elements: Sequence[str], settings: TorchMDNetSettings) -> None:
