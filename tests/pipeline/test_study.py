@@ -192,6 +192,7 @@ def test_an_interrupted_study_goes_on(study: Path, tmp_path: Path, monkeypatch: 
         ("systems", {"silica": {"output": "there"}}, "silica: output belongs to the whole study"),
         ("systems", {}, "study: 'systems'"),
         ("models", {"../wide": {}}, "'../wide' is to be the name of a folder"),
+        ("models", {"log.txt": {}}, "'log.txt' is to be the name of a folder"),
         ("models", {"a/b": {}}, "'a/b' is to be the name of a folder"),
         ("system", {}, "unknown key 'system'"),
     ],

@@ -58,3 +58,6 @@ def test_results_of_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"format_version": 1, "rows": [{"system": "x"}]}')
     with pytest.raises(InputError, match=r"results\.json: 'rows\.0\.model'"):
         write_study_report(tmp_path)
+    (tmp_path / "results.json").write_text('{"format_version": 2, "rows": []}')
+    with pytest.raises(InputError, match="format_version 2 is not 1"):
+        write_study_report(tmp_path)

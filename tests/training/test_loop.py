@@ -129,6 +129,13 @@ def test_replay_needs_structures_and_settings(tmp_path: Path) -> None:
             )
 
 
+def test_tensorboard_that_is_not_installed_is_said_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(InputError, match="pip install tensorboard"):
+        train(tmp_path, SETTINGS.model_copy(update={"tensorboard": True}))
+    assert not (tmp_path / "last.pt").exists()
+
+
 def test_tensorboard_has_every_epoch_once_also_after_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

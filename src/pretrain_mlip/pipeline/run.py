@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -12,7 +10,6 @@ from typing import NamedTuple
 
 from pretrain_mlip import console
 from pretrain_mlip.config import ModelSettings, RunConfig
-from pretrain_mlip.errors import InputError
 from pretrain_mlip.files import make_folder, write_text
 from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.parallel import Workers
@@ -24,6 +21,7 @@ from pretrain_mlip.potentials.networks import build_model, model_class, model_se
 from pretrain_mlip.report.html import write_report
 from pretrain_mlip.report.results import FILE_NAME, Results
 from pretrain_mlip.settings import to_yaml
+from pretrain_mlip.training.board import check_tensorboard
 from pretrain_mlip.training.processes import TorchrunGroup, check_devices, torchrun_group
 from pretrain_mlip.training.stages import freeze_parts
 
@@ -182,15 +180,14 @@ def resolved(config: RunConfig) -> RunConfig:
 
     Raises:
         InputError: the network, one of its hyperparameters or a part of it that is to be frozen is unknown, or the
-            weights to start from are of another network.
+            weights to start from are of another network, or TensorBoard is asked for and not installed.
     """
     model = foundation_model(config) if config.finetuning.start is not None else config.model
     hyperparameters = model_settings(model.name, model.hyperparameters).model_dump(mode="json")
     if config.finetuning.freeze:
         freeze_parts(build_model(model.name, ["H"], **hyperparameters), config.finetuning.freeze)
-    for name in ("training", "pretraining"):
-        if getattr(config, name).tensorboard and importlib.util.find_spec("tensorboard") is None:
-            raise InputError(f"{name}.tensorboard needs TensorBoard: pip install tensorboard, or leave the setting out")
+    if config.training.tensorboard or config.pretraining.tensorboard:
+        check_tensorboard()
     network = model_class(model.name)
     rates = {
         "training": network.learning_rate,

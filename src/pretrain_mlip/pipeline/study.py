@@ -27,8 +27,7 @@ from pretrain_mlip.training.processes import Place, check_devices
 
 KEY = "study"
 OF_THE_WHOLE = {"output", "workers", "scheduler"}  # a system or a model cannot have its own
-
-
+RESERVED = {"config.yaml", "figures", "log.txt", "report.html", "results.json"}  # files of the study itself
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -62,9 +61,10 @@ def read_study(content: Mapping[str, Any], source: str) -> Study:
         raise InputError(f"{source}: 'output': a folder is expected (got {output!r})")
     settings = validate(StudySettings, content[KEY] or {}, f"{source}: {KEY}")
     for name in (*settings.systems, *settings.models):
-        if not NAME.fullmatch(name) or name == "figures":
+        if not NAME.fullmatch(name) or name in RESERVED:
             raise InputError(
-                f"{source}: {KEY}: '{name}' is to be the name of a folder: letters, digits, and . _ + - after the first"
+                f"{source}: {KEY}: '{name}' is to be the name of a folder: letters, digits, and . _ + - after the "
+                f"first, and none of {', '.join(sorted(RESERVED))}"
             )
     runs = {}
     for system, of_system in settings.systems.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,9 +30,6 @@ class Section(BaseModel):
     """Base of all parts: a misspelt key is an error."""
 
     model_config = ConfigDict(extra="forbid")
-
-
-S = TypeVar("S", bound=Section)
 
 
 class DataFile(Section):
@@ -191,11 +188,44 @@ class PairDistances(Section):
     after: Numbers
 
 
-class Results(Section):
-    """The whole file."""
+class ResultsFile(Section):
+    """A file named results.json."""
 
     format_version: Literal[1] = FORMAT_VERSION
     title: str = Field(default="", description="Heading of the report.")
+
+    def write(self, folder: str | os.PathLike[str]) -> Path:
+        """Write results.json into a folder; numbers that are not finite become null."""
+        path = Path(folder) / FILE_NAME
+        sections = {key: value for key, value in self.model_dump(mode="json").items() if value is not None}
+        files.write_json(path, _finite(sections))
+        return path
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read results.json of a folder.
+
+        Raises:
+            InputError: it is missing, or not in this format; names the place in it that is wrong.
+        """
+        path = Path(folder) / FILE_NAME
+        content = files.read_json(path)
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{path}: format_version {version} is not {FORMAT_VERSION}; run it again with this version"
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"{path}: '{where}': {first['msg']}") from None
+
+
+class Results(ResultsFile):
+    """The whole file."""
+
     provenance: Provenance | None = None
     dataset: Dataset | None = None
     splits: dict[str, int] | None = Field(default=None, description="train, val, test -> frames.")
@@ -220,50 +250,12 @@ class Results(Section):
     timings: dict[str, float] | None = Field(default=None, description="Stage -> seconds.")
     config: dict[str, Any] | None = Field(default=None, description="The resolved configuration.")
 
-    def write(self, run_dir: str | os.PathLike[str]) -> Path:
-        """Write results.json into a run directory; numbers that are not finite become null."""
-        path = Path(run_dir) / FILE_NAME
-        sections = {key: value for key, value in self.model_dump(mode="json").items() if value is not None}
-        files.write_json(path, finite(sections))
-        return path
 
-    @classmethod
-    def read(cls, run_dir: str | os.PathLike[str]) -> Results:
-        """Read results.json of a run directory.
-
-        Raises:
-            InputError: it is missing, or not in this format.
-        """
-        path = Path(run_dir) / FILE_NAME
-        content = files.read_json(path)
-        version = content.get("format_version") if isinstance(content, dict) else None
-        if version != FORMAT_VERSION:
-            raise InputError(
-                f"{path}: format_version {version} is not {FORMAT_VERSION}; run it again with this version"
-            )
-        return read_section(cls, content, path)
-
-
-def read_section(kind: type[S], content: Any, path: Path) -> S:
-    """Validated content of a file of results.
-
-    Raises:
-        InputError: names the file and the place in it that is wrong.
-    """
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: '{where}': {first['msg']}") from None
-
-
-def finite(value: Any) -> Any:
-    """The same nested content with null for numbers that JSON does not have."""
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
+        return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [finite(inner) for inner in value]
+        return [_finite(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -5,13 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from pretrain_mlip import files
 from pretrain_mlip.report.html import Part, Picture, write_page
-from pretrain_mlip.report.results import FILE_NAME, Results, Section, finite, read_section
+from pretrain_mlip.report.results import Results, ResultsFile, Section
 from pretrain_mlip.report.style import colour, display_name, legend_above, ordered, panels, styled
 from pretrain_mlip.report.tables import Cell, Table, model_cell
 from pretrain_mlip.report.words import BASELINE, MISSING, number
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-FORMAT_VERSION = 1
 QUANTITIES = {"forces_mae": "force MAE (meV/Å)", "energy_mae": "energy MAE (meV/atom)"}
 
 
@@ -46,30 +44,12 @@ class Row(Section):
     squeeze: Trial | None = None
 
 
-class StudyResults(Section):
+class StudyResults(ResultsFile):
     """results.json of a study."""
 
-    format_version: int = FORMAT_VERSION
-    kind: str = "study"
-    title: str = ""
+    kind: Literal["study"] = "study"
     rows: list[Row]
     config: dict[str, Any] = Field(default_factory=dict, description="The study's configuration, as it was written.")
-
-    def write(self, folder: str | os.PathLike[str]) -> Path:
-        """Write results.json into a folder."""
-        path = Path(folder) / FILE_NAME
-        files.write_json(path, finite(self.model_dump(mode="json")))
-        return path
-
-    @classmethod
-    def read(cls, folder: str | os.PathLike[str]) -> StudyResults:
-        """Read results.json of a study.
-
-        Raises:
-            InputError: it is missing, or not in this format.
-        """
-        path = Path(folder) / FILE_NAME
-        return read_section(cls, files.read_json(path), path)
 
 
 def rows_of(system: str, model: str, results: Results) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import shutil
 from collections.abc import Sequence
@@ -9,6 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_mlip.errors import InputError
+
+
+def check_tensorboard() -> None:
+    """Refuse what could not be written, before anything is computed.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise InputError("the setting 'tensorboard' needs TensorBoard: pip install tensorboard, or leave it out")
 
 
 class Board:
@@ -21,14 +32,11 @@ class Board:
         """Write what has been so far.
 
         Raises:
-            InputError: TensorBoard is not installed.
+            InputError: see ``check_tensorboard``.
         """
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise InputError(
-                f"training.tensorboard needs TensorBoard ({error}): pip install tensorboard, or leave the setting out"
-            ) from None
+        check_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
         shutil.rmtree(folder, ignore_errors=True)
         self.writer = SummaryWriter(str(folder))
         for row in history:

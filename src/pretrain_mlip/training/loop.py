@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -33,18 +33,16 @@ from pretrain_mlip.potentials.base import Potential, dtype_named
 from pretrain_mlip.potentials.checkpoint import checkpoint_content, read_checkpoint
 from pretrain_mlip.potentials.compiled import compiled
 from pretrain_mlip.potentials.networks.base import Network
-from pretrain_mlip.settings import flattened
 from pretrain_mlip.stopping import StopRequest, stop_signals
 from pretrain_mlip.training.batches import Batches, InOrder, Place
 from pretrain_mlip.training.board import Board
 from pretrain_mlip.training.loss import LossTerm, error_sums, loss_terms, weighted_loss
-from pretrain_mlip.training.processes import LostProcessError, lost_processes, one_process
+from pretrain_mlip.training.processes import LostProcessError, Together, lost_processes, one_process
 from pretrain_mlip.training.sam import Ascent
 from pretrain_mlip.training.schedules import Schedule
-from pretrain_mlip.training.settings import WITHOUT_EFFECT, TrainingSettings
-from pretrain_mlip.training.state import Row, TrainingFolder, note_of, note_of_kinds
+from pretrain_mlip.training.settings import TrainingSettings
+from pretrain_mlip.training.state import Row, TrainingFolder, note_of, note_of_kinds, refuse_another
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 MAX_SKIPPED = 20  # steps with a loss that is not finite before a run gives up
 _COUNTERS = ("epoch", "batch", "step", "skipped", "losses", "history", "best", "best_epoch", "finished")
@@ -119,6 +117,7 @@ class Training:
         self.seed, self.deploy = seed, deploy
         self.folder = TrainingFolder(folder)
         self.fabric = fabric or one_process()
+        self.together = Together(self.fabric)
         network.set_dtype(dtype_named(settings.dtype))
         self.network = network
         if self.fabric.world_size > 1:  # on other machines rounding may differ
@@ -196,7 +195,7 @@ class Training:
                 self._end_epoch()
             if self._told_to_stop():  # after the last step: what comes after the training is not wanted either
                 raise KeyboardInterrupt
-        best = self._of_first(lambda: read_checkpoint(self.folder.best))
+        best = self.together.of_first(lambda: read_checkpoint(self.folder.best))
         self.network.load_state_dict(best["network"])
         self.network.eval()
         return TrainingResult(self.network, self.history, self.best_epoch, self.step)
@@ -243,51 +242,17 @@ class Training:
         prediction = self.module(graph, stress=settings.stress.used, create_graph=True)
         terms = loss_terms(prediction, graph, settings, float(self.network.energy_scale))
         if self.fabric.world_size > 1:  # costs are to be divided by what all of them count
-            shared = self._sum(torch.stack([term.count for term in terms.values()]))
+            shared = self.together.sum(torch.stack([term.count for term in terms.values()]))
             terms = {name: LossTerm(terms[name].total, count) for name, count in zip(terms, shared, strict=True)}
         loss = weighted_loss(terms, settings, self.schedule.epochs / self.settings.epochs)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.fabric.world_size > 1:
-            self._sum_gradients()
-        return float(self._sum(loss.detach()))
-
-    def _sum_gradients(self) -> None:
-        """Give every process the gradients of the whole batch, in one message.
-
-        DDP's wrapper sends parts while others are still computed, but waits for ever for a parameter that the loss of
-        a batch does not reach. Networks are small: one message takes less time than its bookkeeping.
-        """
-        parts = [torch.zeros_like(w) if w.grad is None else w.grad for w in self.trained]
-        reached = parts[0].new_tensor([float(w.grad is not None) for w in self.trained])
-        *summed, anywhere = self._sum(torch.cat([*(part.flatten() for part in parts), reached])).split(
-            [*(part.numel() for part in parts), len(parts)]
-        )
-        for weight, total, found in zip(self.trained, summed, anywhere.tolist(), strict=True):
-            weight.grad = total.view_as(weight) if found else None
-
-    def _sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes."""
-        return cast("Tensor", self.fabric.all_reduce(values, reduce_op="sum"))
-
-    def _of_first(self, read: Callable[[], T]) -> T:
-        """What the first process reads, in all of them."""
-        content = read() if self.fabric.is_global_zero else None
-        return cast("T", self.fabric.broadcast(content))
+            self.together.sum_gradients(self.trained)
+        return float(self.together.sum(loss.detach()))
 
     def _told_to_stop(self) -> bool:
-        if self.fabric.world_size == 1:
-            return bool(self._asked)
-        # All of them stop after the same step, whichever was told
-        return bool(self._sum(torch.tensor(float(bool(self._asked)), device=self.fabric.device)))
-
-    def _of_all(self, names: list[str]) -> list[str]:
-        """Names that any process has found."""
-        if self.fabric.world_size == 1:
-            return names
-        found: list[list[str]] = [[] for _ in range(self.fabric.world_size)]
-        torch.distributed.all_gather_object(found, names)
-        return list(dict.fromkeys(name for part in found for name in part))
+        return self.together.any(bool(self._asked))
 
     def _skip(self, graph: Data) -> None:
         self.skipped += 1
@@ -295,8 +260,8 @@ class Training:
         sums = torch.stack(list(error_sums(self.network(graph), graph).values()))
         finite = sums.isfinite().all(dim=2).all(dim=0).tolist()
         names = graph[keys.STRUCTURE_ID]
-        strange = self._of_all([name for name, fine in zip(names, finite, strict=True) if not fine])
-        strange = strange or self._of_all(names)
+        strange = self.together.all_of([name for name, fine in zip(names, finite, strict=True) if not fine])
+        strange = strange or self.together.all_of(names)
         found = f" ({', '.join(strange)})"
         log.warning("%s: the loss of step %d is not finite, step skipped%s", self.folder.path, self.step + 1, found)
         if self.skipped > MAX_SKIPPED:
@@ -356,7 +321,7 @@ class Training:
             sums = error_sums(self.averaged(graph), graph)
             kinds = torch.tensor([self.kinds[kind] for kind in graph[keys.CONFIG_TYPE]], device=totals.device)
             totals.index_add_(0, kinds, torch.stack([sums[name] for name in keys.LABELS], dim=1))
-        totals = self._sum(totals).cpu()
+        totals = self.together.sum(totals).cpu()
         row = _errors("", totals.sum(0))
         if len(self.kinds) > 1:
             for kind, number in self.kinds.items():
@@ -387,11 +352,11 @@ class Training:
         self.folder.write_last(content, self.history)
 
     def _restore(self) -> None:
-        found = self._of_first(self.folder.read_last)
+        found = self.together.of_first(self.folder.read_last)
         if found is None:
             return
         path, state = found
-        self._refuse_another(path, state)
+        refuse_another(path, state, self.settings, self.seed, self.fingerprint)
         try:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
@@ -406,22 +371,6 @@ class Training:
             where = f"epoch {self.epoch} of {self.settings.epochs}"
             batch = f" and {self.batch} batches" if self.batch else ""
             log.info("%s: resumed after %s%s", self.folder.path.name, where, batch)
-
-    def _refuse_another(self, path: Path, state: dict[str, Any]) -> None:
-        """What would not end as the uninterrupted run does."""
-        now = flattened(self.settings.model_dump(mode="json")) | {"seed": self.seed}
-        then = flattened(state.get("settings", {})) | {"seed": state.get("seed")}
-        changed = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in WITHOUT_EFFECT]
-        if changed:
-            shown = ", ".join(f"{key} was {then.get(key)}, is {now.get(key)}" for key in sorted(changed)[:5])
-            raise InputError(
-                f"{path}: was written with other settings ({shown}); resume with the same, or choose another folder"
-            )
-        if state.get("structures") != self.fingerprint:
-            raise InputError(
-                f"{path}: the structures or their labels have changed since; resume with the same, or choose another "
-                "folder"
-            )
 
     def _loader(self, graphs: Sequence[Data], sampler: Sampler[list[Place]]) -> DataLoader[Data]:
         loader = DataLoader(_Structures(graphs), batch_sampler=sampler, collate_fn=make_batch)

@@ -20,7 +20,7 @@ from datetime import timedelta
 from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -38,6 +38,7 @@ from pretrain_mlip.stopping import StopRequest, stop_signals
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
+T = TypeVar("T")
 GRACE = 30.0  # seconds to write a state in after being asked to stop; SLURM and torchrun wait as long
 PATIENCE = timedelta(minutes=30)  # that processes wait for the last of them to start
 c10d: Any = torch.distributed  # its documented stores have no stubs
@@ -169,6 +170,49 @@ def lost_processes() -> Iterator[None]:
         if not isinstance(error, ComputationError) and any(sign in str(error) for sign in _LOST):
             raise LostProcessError(_LOST_MESSAGE) from error
         raise
+
+
+class Together:
+    """What the processes of a training tell each other; with one process nothing is sent."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.fabric = fabric
+        self.several = fabric.world_size > 1
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes."""
+        return cast("torch.Tensor", self.fabric.all_reduce(values, reduce_op="sum"))
+
+    def any(self, flag: bool) -> bool:  # noqa: FBT001
+        """Whether it is true in any process; the same answer in all of them."""
+        return bool(self.sum(torch.tensor(float(flag), device=self.fabric.device))) if self.several else flag
+
+    def of_first(self, read: Callable[[], T]) -> T:
+        """What the first process reads, in all of them."""
+        content = read() if self.fabric.is_global_zero else None
+        return cast("T", self.fabric.broadcast(content))
+
+    def all_of(self, names: list[str]) -> list[str]:
+        """Names that any process has found."""
+        if not self.several:
+            return names
+        found: list[list[str]] = [[] for _ in range(self.fabric.world_size)]
+        torch.distributed.all_gather_object(found, names)
+        return list(dict.fromkeys(name for part in found for name in part))
+
+    def sum_gradients(self, weights: Sequence[torch.Tensor]) -> None:
+        """Give every process the gradients of the whole batch, in one message.
+
+        DDP's wrapper sends parts while others are still computed, but waits for ever for a parameter that the loss of
+        a batch does not reach. Networks are small: one message takes less time than its bookkeeping.
+        """
+        parts = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        reached = parts[0].new_tensor([float(w.grad is not None) for w in weights])
+        *summed, anywhere = self.sum(torch.cat([*(part.flatten() for part in parts), reached])).split(
+            [*(part.numel() for part in parts), len(parts)]
+        )
+        for weight, total, found in zip(weights, summed, anywhere.tolist(), strict=True):
+            weight.grad = total.view_as(weight) if found else None
 
 
 class TorchrunGroup:

@@ -15,6 +15,8 @@ from pretrain_mlip import keys
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.files import make_folder, write_text
 from pretrain_mlip.potentials.checkpoint import read_checkpoint, write_checkpoint
+from pretrain_mlip.settings import flattened
+from pretrain_mlip.training.settings import WITHOUT_EFFECT, TrainingSettings
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]  # numbers by column
@@ -109,6 +111,33 @@ def refused_writes(path: Path) -> Iterator[None]:
         raise ComputationError(
             f"{path}: cannot be written ({reason}); the checkpoint before is unharmed: make room, then resume"
         ) from error
+
+
+def refuse_another(path: Path, state: dict[str, Any], settings: TrainingSettings, seed: int, fingerprint: str) -> None:
+    """Refuse a state from which a training would not end as the uninterrupted one does.
+
+    Args:
+        path: of the state, for messages.
+        state: as it was written.
+        settings: of now.
+        seed: of now.
+        fingerprint: of the structures of now.
+
+    Raises:
+        InputError: settings, seed or structures are others; names them.
+    """
+    now = flattened(settings.model_dump(mode="json")) | {"seed": seed}
+    then = flattened(state.get("settings", {})) | {"seed": state.get("seed")}
+    changed = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in WITHOUT_EFFECT]
+    if changed:
+        shown = ", ".join(f"{key} was {then.get(key)}, is {now.get(key)}" for key in sorted(changed)[:5])
+        raise InputError(
+            f"{path}: was written with other settings ({shown}); resume with the same, or choose another folder"
+        )
+    if state.get("structures") != fingerprint:
+        raise InputError(
+            f"{path}: the structures or their labels have changed since; resume with the same, or choose another folder"
+        )
 
 
 def to_csv(history: Sequence[Row]) -> str:
