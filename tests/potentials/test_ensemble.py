@@ -22,6 +22,7 @@ from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPoten
 from pretrain_mlip.potentials.checkpoint import load_potential, save_potential
 from pretrain_mlip.potentials.compiled import compiled, uncompiled
 from pretrain_mlip.potentials.ensemble import Ensemble
+from pretrain_mlip.potentials.tracing import trace
 from pretrain_mlip.potentials.zbl import ZBL
 from pretrain_mlip.structures.datasets import load_dataset
 
@@ -111,6 +112,11 @@ def test_what_makes_no_ensemble() -> None:
         Ensemble([member(0)])
     with pytest.raises(InputError, match="same elements in the same order are needed, not O, Si; Si, O"):
         Ensemble([member(0), build_model("cgcnn", ["Si", "O"])])
+
+
+def test_members_of_other_cutoffs_make_no_single_graph() -> None:
+    with pytest.raises(InputError, match="differ in their cutoff"):
+        trace(Ensemble([member(0, 4.0), member(1, 4.5)]))
 
 
 def test_compiled_members_are_wrapped_and_unwrapped() -> None:
