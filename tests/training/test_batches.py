@@ -46,7 +46,7 @@ def test_goes_on_within_an_epoch() -> None:
 
 def test_replayed_structures_join_every_batch() -> None:
     batches = Batches(np.ones(12, dtype=int), 3, 0, replayed=5, replay_size=2)
-    seen: list[int] = []
+    orders: list[list[int]] = []
     for epoch in range(4):
         plan = batches.plan(epoch)
         assert len(plan) == 3  # the budget of the others is theirs alone
@@ -54,8 +54,10 @@ def test_replayed_structures_join_every_batch() -> None:
         replayed = [[index for index in batch if index >= 7] for batch in plan]
         assert all(len(batch) == 2 for batch in replayed)
         assert len(set(chain(*replayed))) == 5  # all before any comes again
-        seen += chain(*replayed)
-    assert set(seen) == set(range(7, 12))
+        orders.append(list(chain(*replayed)))
+    assert set(chain(*orders)) == set(range(7, 12))
+    assert orders[0] != orders[1]  # shuffled
+    assert orders[0] != sorted(orders[0])
 
 
 def test_a_structure_that_never_fits_is_named() -> None:
