@@ -17,13 +17,14 @@ from tests.conftest import ELEMENTS, STRUCTURES, hard_eam, quartz, wide_zbl
 
 from pretrain_mlip import keys
 from pretrain_mlip.calculators.ase import PretrainedMLIP
-from pretrain_mlip.errors import InputError
+from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.graphs.graph import make_batch, make_graph
 from pretrain_mlip.potentials.base import ReferenceEnergies, SumPotential
 from pretrain_mlip.potentials.checkpoint import load_potential, save_potential
 from pretrain_mlip.potentials.compiled import CompiledNetwork, compiled, uncompiled
-from pretrain_mlip.potentials.networks import build_model
+from pretrain_mlip.potentials.networks import available_models, build_model
 from pretrain_mlip.potentials.networks.base import Network
+from pretrain_mlip.potentials.tracing import trace
 from pretrain_mlip.structures.datasets import load_dataset
 from pretrain_mlip.training.loop import Training
 from pretrain_mlip.training.settings import TrainingSettings
@@ -174,23 +175,50 @@ def test_without_a_compiler_it_says_what_is_missing(monkeypatch: pytest.MonkeyPa
 
 
 THREADS = """
+import sys
 import torch
-from tests.conftest import ELEMENTS, quartz
-from pretrain_mlip import PretrainedMLIP, build_model
+from tests.conftest import ELEMENTS, lively, quartz
+from pretrain_mlip import build_model, keys
+from pretrain_mlip.graphs.graph import edge_vectors, make_graph
+from pretrain_mlip.potentials.compiled import compiled
 torch.set_num_threads(2)
-atoms = quartz() * (3, 3, 2)
-network = build_model("m3gnet", ELEMENTS, blocks=2)
-expected = PretrainedMLIP(network).get_forces(atoms)
-fast = PretrainedMLIP(network, compile=True)
+small = {"cgcnn": {"convolutions": 2}, "m3gnet": {"blocks": 1}, "torchmd_net": {"layers": 1}}
+network = lively(build_model(sys.argv[1], ELEMENTS, width=16, **small[sys.argv[1]]))
+fast = compiled(network)
+graph = make_graph(quartz() * (3, 3, 2), network.cutoff)
+given = network.types(graph[keys.ATOMIC_NUMBERS]), graph[keys.EDGE_INDEX], edge_vectors(graph)
 for _ in range(5):
-    fast.calculate(atoms)
-    assert abs(fast.results["forces"] - expected).max() < 1e-6
+    for found, expected in zip(fast.energies_and_gradient(*given), network.energies_and_gradient(*given)):
+        assert float((found - expected).abs().max()) < 1e-10  # of some eV and eV/Å, float64
+gradients = []
+for potential in (fast, network):
+    energies, gradient = potential.energies_and_gradient(*given, create_graph=True)
+    loss = energies.square().sum() + (gradient - 0.1).square().sum()
+    gradients.append(torch.autograd.grad(loss, [p for p in network.parameters()], allow_unused=True))
+for found, expected in zip(*gradients):
+    assert (found is None) == (expected is None)
+    if found is not None:
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9 * float(expected.abs().max()))
 print("fine")
 """
 
 
 @needs_compiler
-def test_several_threads_do_not_corrupt_memory() -> None:
-    """In a process of its own, which torch 2.13 with its default options makes crash."""
-    found = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=False)
-    assert found.stdout.strip() == "fine", found.stderr[-500:]
+@pytest.mark.slow
+@pytest.mark.parametrize("name", available_models())
+def test_several_threads(name: str) -> None:
+    """In a process of its own, which torch 2.13 with its default options makes crash, or compute wrong forces."""
+    found = subprocess.run([sys.executable, "-c", THREADS, name], capture_output=True, text=True, check=False)
+    assert found.stdout.strip() == "fine", found.stderr[-800:]
+
+
+@needs_compiler
+def test_wrong_code_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = network()
+    with torch.no_grad():
+        other.output.weight.mul_(1.01)
+    monkeypatch.setattr("pretrain_mlip.potentials.compiled.trace", lambda _, **options: trace(other, **options))
+    with pytest.raises(
+        ComputationError, match=r"compile: the code .* \(cgcnn, 1 threads\) is wrong: energies differ by"
+    ):
+        compiled(network())(make_graph(quartz(), 4.0))

@@ -31,7 +31,10 @@ Keys = Annotated[
 ]
 Potential = Annotated[
     Path,
-    typer.Argument(metavar="POTENTIAL", help="A checkpoint (.pt), eam.json, or setfl tables (.alloy, .fs, .setfl)."),
+    typer.Argument(
+        metavar="POTENTIAL",
+        help="A checkpoint (.pt), eam.json, setfl tables (.alloy, .fs, .setfl), or an export (.ts.pt, .pt2).",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU where there is one.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64; the checkpoint's where not given.")]

@@ -21,6 +21,7 @@ from pretrain_mlip.potentials.eam.setfl_reading import SUFFIXES, read_setfl
 from pretrain_mlip.potentials.eam.storage import eam_from_config, load_eam
 from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
 from pretrain_mlip.potentials.ensemble import Ensemble
+from pretrain_mlip.potentials.exported import is_exported, load_exported
 from pretrain_mlip.potentials.networks import available_models, build_model
 from pretrain_mlip.potentials.zbl import ZBL
 
@@ -141,7 +142,7 @@ def potential_from_content(content: dict[str, Any]) -> Potential:
 
 
 def load_potential(path: str | os.PathLike[str]) -> Potential:
-    """A potential from a checkpoint (.pt), eam.json or setfl tables (.alloy, .fs, .setfl), with frozen weights.
+    """A potential from a checkpoint (.pt), eam.json, setfl tables (.alloy, .fs, .setfl) or an export (.ts.pt, .pt2).
 
     Raises:
         InputError: the file is missing, damaged or not ours.
@@ -150,6 +151,8 @@ def load_potential(path: str | os.PathLike[str]) -> Potential:
         return load_eam(path)
     if Path(path).suffix in SUFFIXES:
         return read_setfl(path)
+    if is_exported(path):
+        return load_exported(path)
     try:
         return potential_from_content(read_checkpoint(path))
     except InputError as error:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pretrain_mlip.errors import InputError
+from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.potentials.base import Composition, Potential, Products
 from pretrain_mlip.potentials.networks.base import Network, reduced_precision
 from pretrain_mlip.potentials.tracing import example_inputs, trace
@@ -30,6 +30,9 @@ COMPILER_OPTIONS: dict[str, Any] = {
     "realize_opcount_threshold": 10,
 }
 EXAMPLE = 101  # atoms with 10,100 edges: for sizes like these the compiler decides which loops threads share
+# Rounding, of sums in another order, relative to the largest number
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
+REDUCED = 0.1  # where products of matrices are made in a lower precision
 SMALLEST = 2  # atoms and edges: torch compiles sizes 0 and 1 as constants
 
 
@@ -72,7 +75,7 @@ class CompiledNetwork(Potential):
         self.fades = network.fades
         self._code: dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]]] = {}
         if network.energy_scale.device.type == "cpu":
-            _find_compiler()
+            find_compiler()
 
     def config(self) -> dict[str, Any]:
         return self.network.config()
@@ -111,18 +114,47 @@ class CompiledNetwork(Potential):
         held = tuple(map(id, (*self.network.parameters(), *self.network.buffers())))
         key = (scale.dtype, scale.device, differentiable, self.network.products, held)
         if key not in self._code:
-            function = torch.compile(
-                trace(self.network, differentiable=differentiable), dynamic=True, options=COMPILER_OPTIONS
-            )
+            graph = trace(self.network, differentiable=differentiable, threads=torch.get_num_threads())
+            function = torch.compile(graph, dynamic=True, options=COMPILER_OPTIONS)
             self._code = {known: code for known, code in self._code.items() if known[-1] == held}
             # First with an example in which no two sizes are equal by chance, whatever comes first
-            function(*example_inputs(self.network, EXAMPLE))
+            example = example_inputs(self.network, EXAMPLE)
+            tolerance = TOLERANCES[scale.dtype] if self.network.products == "full" else REDUCED
+            if found := difference(function(*example), self.network.energies_and_gradient(*example), tolerance):
+                raise ComputationError(
+                    f"compile: the code that torch {torch.__version__} makes of this network ({self.kind}, "
+                    f"{torch.get_num_threads()} threads) is wrong: {found}; do without compile, or use another number "
+                    "of threads"
+                )
             self._code[key] = function
         return self._code[key]
 
 
-def _find_compiler() -> None:
-    """Raises InputError where inductor would not find a C++ compiler."""
+def difference(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> str:
+    """How code differs from what it was made of; empty where it does not.
+
+    Args:
+        found: atomic energies (N,) in eV and gradients (E, 3) in eV/Å.
+        expected: likewise.
+        tolerance: relative to the largest value, or to 1 eV and 1 eV/Å where that is more.
+    """
+    for name, ours, theirs in zip(("energies", "gradients"), expected, found, strict=True):
+        allowed = tolerance * max(1.0, _largest(ours))
+        if not _largest(theirs.detach().to(torch.float64) - ours.detach()) <= allowed:  # nan is a difference too
+            return f"{name} differ by {_largest(theirs - ours):.1e} where {allowed:.1e} is allowed"
+    return ""
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.detach().abs().max()) if values.numel() else 0.0
+
+
+def find_compiler() -> None:
+    """Look for a C++ compiler as inductor does.
+
+    Raises:
+        InputError: there is none.
+    """
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     name = os.environ.get("CXX", usual)
     if shutil.which(name) is None:

@@ -9,17 +9,23 @@ of the potential themselves, not copies: it follows a training, and can be made 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.ghosts import NAMESPACE, ghosts
 
 aten = torch.ops.aten
 LARGEST = 2**40  # atoms or edges of an exported graph; any bound that nobody meets
 
 
-def trace(potential: Potential, *, differentiable: bool = False) -> fx.GraphModule:
+def trace(
+    potential: Potential, *, differentiable: bool = False, with_ghosts: bool = False, threads: int = 1
+) -> fx.GraphModule:
     """The graph of a potential, for two atoms or more and two edges or more (torch takes sizes 0 and 1 for constants).
 
     It is made for the precision and the device that the potential has now. Parts of a sum act within their own cutoffs.
@@ -29,15 +35,23 @@ def trace(potential: Potential, *, differentiable: bool = False) -> fx.GraphModu
         potential: any potential of ours, whose parameters and buffers become those of the graph.
         differentiable: state derivatives in operations that have derivatives themselves, for losses on forces. Without,
             some are stated in one operation that has none; call the graph under ``torch.no_grad`` then.
+        with_ghosts: take a fourth input, the number of atoms () int64 whose energies count; those behind are ghosts,
+            whose features are asked for (see ``ghosts``).
+        threads: that inductor will compile the graph for.
     """
     example = example_inputs(potential)
     # Once without tracing, so that what a potential keeps for later, the tables of an EAM, holds numbers
     potential.energies_and_gradient(*example)
 
-    def energies_and_gradient(types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
+    def of_all(types: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> tuple[Tensor, Tensor]:
+        return of_own(types, edge_index, edge_vectors, None)
+
+    def of_own(types: Tensor, edge_index: Tensor, edge_vectors: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad(), ghosts() if with_ghosts else nullcontext():
             vectors = edge_vectors.detach().requires_grad_(True)  # noqa: FBT003
             energies = potential.atomic_energies(types, edge_index, vectors)
+            if own is not None:
+                energies = energies * (torch.arange(types.shape[0], device=types.device) < own)
             gradient = None
             if energies.requires_grad:
                 (gradient,) = torch.autograd.grad(
@@ -46,13 +60,19 @@ def trace(potential: Potential, *, differentiable: bool = False) -> fx.GraphModu
         return energies, torch.zeros_like(edge_vectors) if gradient is None else gradient
 
     # Weights are constants of the graph: `_allow_non_fake_inputs` lets them stay what they are while sizes are symbols
+    decompositions: dict[Any, Any] = {
+        aten.addmm.default: _product_and_sum,
+        aten.index_add.default: _scattered_sum if threads == 1 else _opaque_sum,
+    }
+    if differentiable and threads > 1:
+        decompositions[aten.index_select.default] = _opaque_rows
     tracer = make_fx(
-        energies_and_gradient,
-        decomposition_table={aten.addmm.default: _product_and_sum, aten.index_add.default: _scattered_sum},
+        of_own if with_ghosts else of_all,
+        decomposition_table=decompositions,
         tracing_mode="symbolic",
         _allow_non_fake_inputs=True,
     )
-    graph = tracer(*example)
+    graph = tracer(*example, torch.tensor(example[0].shape[0])) if with_ghosts else tracer(*example)
     _remove_detach(graph)
     return graph
 
@@ -81,10 +101,11 @@ def export(graph: fx.GraphModule, potential: Potential) -> torch.export.Exported
         potential: that it was traced from.
     """
     atoms, edges = (torch.export.Dim(name, min=2, max=LARGEST) for name in ("atoms", "edges"))
+    example, shapes = example_inputs(potential), ({0: atoms}, {1: edges}, {0: edges})
+    if len(graph.graph.find_nodes(op="placeholder")) > len(example):  # with ghosts
+        example, shapes = (*example, torch.tensor(example[0].shape[0])), (*shapes, None)
     with torch.no_grad():
-        return torch.export.export(
-            graph, example_inputs(potential), dynamic_shapes=({0: atoms}, {1: edges}, {0: edges}), strict=False
-        )
+        return torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
 
 
 def script(graph: fx.GraphModule) -> torch.jit.ScriptModule:
@@ -112,14 +133,73 @@ def _product_and_sum(bias: Tensor, x: Tensor, weight: Tensor, *, beta: float = 1
 
 
 def _scattered_sum(total: Tensor, dim: int, index: Tensor, values: Tensor) -> Tensor:
-    """``index_add`` over rows, written so that several threads share it.
-
-    Inductor makes atomic additions of the one, number after number, and calls torch for the other, where each thread
-    has rows of its own: 648 atoms in a transformer take 234 ms on two threads instead of 375. On one thread it fuses
-    either with what makes the values.
-    """
+    """``index_add`` over rows for one thread, which inductor fuses with what makes the values."""
     rows = index.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
     return aten.scatter_reduce.two(total, dim, rows, values, "sum")
+
+
+def _opaque_sum(total: Tensor, dim: int, index: Tensor, values: Tensor) -> Tensor:
+    """``index_add`` over rows for several threads: an operator of ours, which inductor (torch 2.13) only calls.
+
+    What it makes of sums itself is wrong on several threads: some of what uses a sum runs before the sum is complete.
+    Here each thread has rows of its own.
+    """
+    _check_rows(dim)
+    return torch.ops.pretrain_mlip.add_rows(total, index, values)  # type: ignore[no-any-return]
+
+
+def _opaque_rows(values: Tensor, dim: int, index: Tensor) -> Tensor:
+    """``index_select`` over rows for several threads, where its derivative, which is such a sum, will be wanted."""
+    _check_rows(dim)
+    return torch.ops.pretrain_mlip.take_rows(values, index)  # type: ignore[no-any-return]
+
+
+def _check_rows(dim: int) -> None:
+    if dim != 0:
+        raise NotImplementedError(f"networks gather and sum over rows, not over dimension {dim}")
+
+
+def _register() -> torch.library.Library:
+    """Make the operators known, unless the pair style in the same process has done so."""
+    library = torch.library.Library(NAMESPACE, "FRAGMENT")
+    known = getattr(torch.ops, NAMESPACE)
+    for schema in (
+        "add_rows(Tensor total, Tensor index, Tensor values) -> Tensor",
+        "take_rows(Tensor values, Tensor index) -> Tensor",
+    ):
+        if not hasattr(known, schema.partition("(")[0]):
+            library.define(schema)
+    library.impl(
+        "add_rows", lambda total, index, values: total.index_add(0, index, values), "CompositeExplicitAutograd"
+    )
+    library.impl("take_rows", lambda values, index: values.index_select(0, index), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::add_rows", lambda total, *_: torch.empty_like(total), lib=library)
+    torch.library.register_fake(
+        f"{NAMESPACE}::take_rows",
+        lambda values, index: values.new_empty((index.shape[0], *values.shape[1:])),
+        lib=library,
+    )
+    torch.library.register_autograd(f"{NAMESPACE}::add_rows", _add_rows_backward, setup_context=_keep, lib=library)
+    torch.library.register_autograd(f"{NAMESPACE}::take_rows", _take_rows_backward, setup_context=_keep, lib=library)
+    return library
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001
+    ctx.save_for_backward(inputs[1])
+    ctx.shape = inputs[0].shape
+
+
+def _add_rows_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
+    (index,) = ctx.saved_tensors
+    return gradient, None, torch.ops.pretrain_mlip.take_rows(gradient, index)
+
+
+def _take_rows_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    (index,) = ctx.saved_tensors
+    return torch.ops.pretrain_mlip.add_rows(gradient.new_zeros(ctx.shape), index, gradient), None
+
+
+_LIBRARY = _register()
 
 
 def _remove_detach(graph: fx.GraphModule) -> None:

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from pretrain_mlip.potentials.ghosts import of_owners
 from pretrain_mlip.potentials.networks.base import Network, NetworkSettings
 from pretrain_mlip.potentials.networks.bases import GaussianBasis, polynomial_envelope
 from pretrain_mlip.potentials.networks.edges import Edges
@@ -56,8 +57,8 @@ class CGCNN(Network):
         basis = self.basis(edges.distances)  # (E, K)
         envelope = (polynomial_envelope(edges.distances, self.cutoff) * self.average_neighbors.rsqrt())[:, None]
         nodes = self.embedding(types)  # (N, F)
-        for convolution in self.convolutions:
-            nodes = convolution(nodes, edges, basis, envelope)
+        for number, convolution in enumerate(self.convolutions):
+            nodes = convolution(of_owners(nodes) if number else nodes, edges, basis, envelope)
         return self.output(silu(self.hidden(nodes))).squeeze(1)  # (N,)
 
     def floats_per_edge(self) -> int:

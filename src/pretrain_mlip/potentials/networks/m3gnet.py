@@ -35,6 +35,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from pretrain_mlip.potentials.ghosts import of_owners
 from pretrain_mlip.potentials.networks.base import Network, NetworkSettings
 from pretrain_mlip.potentials.networks.bases import (
     Constants,
@@ -103,8 +104,8 @@ class M3GNet(Network):
             basis = basis * polynomial_envelope(distances, self.cutoff)[:, None]
         nodes = self.embedding(types)  # (N, F)
         geometry = (basis, basis * self.average_neighbors.rsqrt(), three_body * fade, fade, harmonics)
-        for block in self.blocks:
-            nodes, features = block(nodes, features, edges, geometry)
+        for number, block in enumerate(self.blocks):
+            nodes, features = block(of_owners(nodes) if number else nodes, features, edges, geometry)
         return self.readout(nodes, nodes).squeeze(1)  # (N,)
 
     def floats_per_edge(self) -> int:

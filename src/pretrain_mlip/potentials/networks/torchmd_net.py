@@ -37,6 +37,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from pretrain_mlip.potentials.ghosts import of_owners
 from pretrain_mlip.potentials.networks.attention_sums import BlockedSums, head_sums, over_heads, workspace
 from pretrain_mlip.potentials.networks.base import Network, NetworkSettings
 from pretrain_mlip.potentials.networks.bases import polynomial_envelope
@@ -150,6 +151,7 @@ class TorchMDNet(Network):
         nodes = self.combine(torch.cat([self.embedding(types), self._around(types, edges, basis, fade)], dim=1))
         vectors = None
         for layer in self.layers:
+            nodes, vectors = of_owners(nodes), None if vectors is None else of_owners(vectors)
             nodes, vectors = layer(nodes, vectors, edges, scratch, (basis, fade, reach, directions), at_zero)
         nodes, vectors = self.gate(self.normalise(nodes), vectors)  # (N, F/2), (3, N, F/2)
         lengths = soft_norm(self.norm_of(vectors), self.settings.norm_softening)

@@ -1,0 +1,1 @@
+"""Potentials for other programs: exported files, and everything that LAMMPS needs."""

@@ -1,0 +1,159 @@
+"""Writing potentials for programs that know torch, but nothing of this package.
+
+What is written is described in ``potentials.exported``. Every file is read back and compared with the potential before
+it is moved into place.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers, covalent_radii
+from torch import fx
+
+import pretrain_mlip
+from pretrain_mlip import keys
+from pretrain_mlip.errors import ComputationError, InputError
+from pretrain_mlip.files import atomic_path
+from pretrain_mlip.graphs.graph import edge_vectors, make_graph
+from pretrain_mlip.potentials.base import DTYPES, Potential
+from pretrain_mlip.potentials.compiled import COMPILER_OPTIONS, difference, find_compiler, uncompiled
+from pretrain_mlip.potentials.exported import PACKAGE, TORCHSCRIPT, Exported, ExportInfo, load_exported
+from pretrain_mlip.potentials.tracing import export, script, trace
+
+# Largest difference between an exported file and its potential, see ``difference``: other orders of summation give some
+# 1e-15 in float64 and 1e-6 in float32
+TOLERANCES = {"float64": 1e-6, "float32": 1e-5}
+SUFFIXES = {"torchscript": TORCHSCRIPT, "pt2": PACKAGE}
+
+
+def write_export(
+    potential: Potential,
+    path: str | os.PathLike[str],
+    file_format: str,
+    *,
+    dtype: str | None = None,
+    threads: int = 1,
+) -> ExportInfo:
+    """Write a potential as TorchScript or as an AOTInductor package.
+
+    Args:
+        potential: any potential of ours; it is not changed.
+        path: ends in ``.ts.pt`` or ``.pt2``.
+        file_format: "torchscript" or "pt2"; the latter is compiled, which takes a minute and a C++ compiler.
+        dtype: "float32" or "float64" for networks; None keeps theirs.
+        threads: that the code of a pt2 file will run on, in each process.
+
+    Returns:
+        What the file says of itself.
+
+    Raises:
+        InputError: the format or the precision is unknown, the name does not end as it should, the number of threads is
+            not positive, the potential cannot be traced, or there is no C++ compiler.
+        ComputationError: what was written gives other numbers than the potential; no file is left.
+    """
+    suffix = _checked_suffix(path, file_format)
+    if threads < 1:
+        raise InputError(f"threads {threads}: expected 1 or more")
+    potential = in_precision(potential, dtype)
+    graph = trace(potential, with_ghosts=True, threads=threads if suffix == PACKAGE else 1)
+    info = _describe(potential, graph, threads)
+    with atomic_path(path) as temporary:
+        if suffix == PACKAGE:
+            _write_package(graph, potential, temporary, info)
+        else:
+            _write_torchscript(graph, temporary, info)
+        _compare(potential, load_exported(temporary), path)
+    return info
+
+
+def in_precision(potential: Potential, dtype: str | None) -> Potential:
+    """A copy of a potential on the CPU, frozen, in a precision.
+
+    Raises:
+        InputError: the precision is unknown, or the potential was exported before.
+    """
+    if isinstance(potential, Exported):
+        potential.config()  # raises
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"dtype '{dtype}': expected one of {', '.join(DTYPES)}")
+    copied = copy.deepcopy(uncompiled(potential)).cpu().eval().requires_grad_(False)  # noqa: FBT003
+    if dtype is not None:
+        copied.set_dtype(DTYPES[dtype])
+    return copied
+
+
+def _checked_suffix(path: str | os.PathLike[str], file_format: str) -> str:
+    if file_format not in SUFFIXES:
+        raise InputError(f"format '{file_format}': expected one of {', '.join(SUFFIXES)}")
+    suffix = SUFFIXES[file_format]
+    if not Path(path).name.endswith(suffix):
+        raise InputError(f"{path}: a file of format {file_format} is to end in {suffix}")
+    return suffix
+
+
+def _describe(potential: Potential, graph: fx.GraphModule, threads: int) -> ExportInfo:
+    asked = graph.graph.find_nodes(op="call_function", target=torch.ops.pretrain_mlip.from_owners.default)
+    single = any(value.dtype == torch.float32 for value in potential.parameters())
+    return ExportInfo(
+        elements=" ".join(potential.elements),
+        cutoff=repr(potential.cutoff),
+        exchanges=str(len(asked)),
+        exchange_width=str(max((int(node.meta["val"].shape[1]) for node in asked), default=0)),
+        dtype="float32" if single else "float64",
+        device="cpu",
+        threads=str(threads),
+        torch=torch.__version__,
+        made_by=pretrain_mlip.__version__,
+    )
+
+
+def _write_torchscript(graph: fx.GraphModule, path: Path, info: ExportInfo) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TorchScript, on itself
+        torch.jit.save(script(graph), str(path), _extra_files=info.as_texts())
+
+
+def _write_package(graph: fx.GraphModule, potential: Potential, path: Path, info: ExportInfo) -> None:
+    from torch._inductor import aoti_compile_and_package
+
+    find_compiler()
+    options = COMPILER_OPTIONS | {"cpp.threads": int(info.threads), "aot_inductor.metadata": info.as_texts()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, on its own ways
+        made = aoti_compile_and_package(export(graph, potential), package_path=str(path), inductor_configs=options)
+    if Path(made) != path:
+        shutil.move(made, path)
+
+
+def _compare(potential: Potential, written: Exported, path: str | os.PathLike[str]) -> None:
+    """Raises ComputationError where a written file gives other numbers than its potential."""
+    tolerance = TOLERANCES[written.info.dtype]
+    for repeats in (2, 3):
+        graph = make_graph(_example(potential, repeats), max(potential.cutoff, 1.0))
+        given = potential.types(graph[keys.ATOMIC_NUMBERS]), graph[keys.EDGE_INDEX], edge_vectors(graph)
+        if found := difference(
+            written.energies_and_gradient(*given), potential.energies_and_gradient(*given), tolerance
+        ):
+            raise ComputationError(
+                f"{path}: not written, since the exported code is wrong: {found}; this is a fault of torch "
+                f"{torch.__version__} or of pretrain-mlip {pretrain_mlip.__version__}: report it with both versions"
+            )
+
+
+def _example(potential: Potential, repeats: int) -> Atoms:
+    """A disordered crystal of all elements of a potential, atoms about as far apart as in solids."""
+    numbers = np.array([atomic_numbers[symbol] for symbol in potential.elements])
+    distance = 2.3 * covalent_radii[numbers].mean()
+    rng = np.random.default_rng(repeats)
+    places = np.stack(np.meshgrid(*[np.arange(repeats)] * 3, indexing="ij"), axis=-1).reshape(-1, 3) * distance
+    places += rng.normal(scale=0.05 * distance, size=places.shape)
+    chosen = numbers[np.arange(len(places)) % len(numbers)]
+    return Atoms(chosen, positions=places, cell=[repeats * distance] * 3, pbc=True)
