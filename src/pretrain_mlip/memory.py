@@ -1,4 +1,4 @@
-"""Memory that a process frees and wants again at once."""
+"""Memory that a process frees and wants again at once, and memory that it holds."""
 
 from __future__ import annotations
 
@@ -27,3 +27,23 @@ def keep_memory() -> bool:
     options = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 64 * 2**20))
     accepted = [mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in options]
     return all(accepted)
+
+
+class _Mallinfo2(ctypes.Structure):
+    _fields_ = [  # as ctypes wants it; mallinfo(3)
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def allocated() -> int:
+    """Bytes that the process has asked for and not freed; 0 where the allocator cannot be asked (other than glibc)."""
+    ask = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform.startswith("linux") else None
+    if ask is None:
+        return 0
+    ask.restype = _Mallinfo2
+    said = ask()
+    return int(said.uordblks + said.hblkhd)

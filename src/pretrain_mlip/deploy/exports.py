@@ -24,7 +24,7 @@ from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.files import atomic_path
 from pretrain_mlip.graphs.graph import edge_vectors, make_graph
 from pretrain_mlip.potentials.base import DTYPES, Potential
-from pretrain_mlip.potentials.compiled import COMPILER_OPTIONS, difference, find_compiler, uncompiled
+from pretrain_mlip.potentials.compiled import COMPILER_OPTIONS, difference, find_compiler, repair_inductor, uncompiled
 from pretrain_mlip.potentials.exported import PACKAGE, TORCHSCRIPT, Exported, ExportInfo, load_exported
 from pretrain_mlip.potentials.tracing import export, script, trace
 
@@ -56,14 +56,16 @@ def write_export(
 
     Raises:
         InputError: the format or the precision is unknown, the name does not end as it should, the number of threads is
-            not positive, the potential cannot be traced, or there is no C++ compiler.
+            not positive, or not 1 for TorchScript, the potential cannot be traced, or there is no C++ compiler.
         ComputationError: what was written gives other numbers than the potential; no file is left.
     """
     suffix = _checked_suffix(path, file_format)
     if threads < 1:
         raise InputError(f"threads {threads}: expected 1 or more")
+    if threads > 1 and suffix != PACKAGE:
+        raise InputError("threads are for format pt2; TorchScript runs on as many as the program gives torch")
     potential = in_precision(potential, dtype)
-    graph = trace(potential, with_ghosts=True, threads=threads if suffix == PACKAGE else 1)
+    graph = trace(potential, with_ghosts=True, threads=threads)
     info = _describe(potential, graph, threads)
     with atomic_path(path) as temporary:
         if suffix == PACKAGE:
@@ -105,7 +107,7 @@ def _describe(potential: Potential, graph: fx.GraphModule, threads: int) -> Expo
     return ExportInfo(
         elements=" ".join(potential.elements),
         cutoff=repr(potential.cutoff),
-        exchanges=str(len(asked)),
+        layers=str(_layers(graph, potential)),
         exchange_width=str(max((int(node.meta["val"].shape[1]) for node in asked), default=0)),
         dtype="float32" if single else "float64",
         device="cpu",
@@ -113,6 +115,17 @@ def _describe(potential: Potential, graph: fx.GraphModule, threads: int) -> Expo
         torch=torch.__version__,
         made_by=pretrain_mlip.__version__,
     )
+
+
+def _layers(graph: fx.GraphModule, potential: Potential) -> int:
+    """How many cutoffs away atoms are that the energy of an atom depends on: exchanges in a row, and one more."""
+    if potential.cutoff == 0.0:
+        return 0
+    depth: dict[fx.Node, int] = {}
+    for node in graph.graph.nodes:
+        before = max((depth[given] for given in node.all_input_nodes), default=0)
+        depth[node] = before + (node.target is torch.ops.pretrain_mlip.from_owners.default)
+    return 1 + max(depth.values())
 
 
 def _write_torchscript(graph: fx.GraphModule, path: Path, info: ExportInfo) -> None:
@@ -125,6 +138,7 @@ def _write_package(graph: fx.GraphModule, potential: Potential, path: Path, info
     from torch._inductor import aoti_compile_and_package
 
     find_compiler()
+    repair_inductor()
     options = COMPILER_OPTIONS | {"cpp.threads": int(info.threads), "aot_inductor.metadata": info.as_texts()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, on its own ways
@@ -146,6 +160,15 @@ def _compare(potential: Potential, written: Exported, path: str | os.PathLike[st
                 f"{path}: not written, since the exported code is wrong: {found}; this is a fault of torch "
                 f"{torch.__version__} or of pretrain-mlip {pretrain_mlip.__version__}: report it with both versions"
             )
+
+
+def example_structures(potential: Potential) -> dict[str, Atoms]:
+    """Name -> a periodic structure of the elements of a potential: a disordered triclinic crystal, and one atom."""
+    crystal = _example(potential, 4)
+    crystal.set_cell(crystal.cell.array @ np.array([[1, 0, 0], [0.1, 1, 0], [-0.05, 0.12, 1]]), scale_atoms=True)
+    alone = crystal[:1]
+    alone.set_cell(crystal.cell.array / 4, scale_atoms=True)
+    return {"made-up crystal": crystal, "one atom": alone}
 
 
 def _example(potential: Potential, repeats: int) -> Atoms:

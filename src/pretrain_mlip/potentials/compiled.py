@@ -7,6 +7,7 @@ own as the EAM has, stays as it is.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.potentials.base import Composition, Potential, Products
@@ -25,10 +26,11 @@ COMPILER_OPTIONS: dict[str, Any] = {
     # Vectorised ends of loops write past the end of arrays where several threads share a loop: torch 2.13 corrupts its
     # memory, or crashes, with M3GNet on two threads. Compiled code for processors only; others ignore it.
     "cpp.enable_loop_tail_vec": False,
-    # Operations after which a result is stored. With the 30 of torch envelopes are computed again for every feature of
-    # an edge: M3GNet is 6 % slower, the transformer 2 %.
+    # Operations after which a result is stored: with the 30 of torch envelopes are computed again for every feature of
+    # an edge, M3GNet is 6 % slower, the transformer 2 %.
     "realize_opcount_threshold": 10,
 }
+REPAIRED = "pretrain_mlip.repair_inductor"  # part of the keys of torch's cache
 EXAMPLE = 101  # atoms with 10,100 edges: for sizes like these the compiler decides which loops threads share
 # Rounding, of sums in another order, relative to the largest number
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
@@ -115,12 +117,10 @@ class CompiledNetwork(Potential):
         key = (scale.dtype, scale.device, differentiable, self.network.products, held)
         if key not in self._code:
             graph = trace(self.network, differentiable=differentiable, threads=torch.get_num_threads())
+            repair_inductor()
             function = torch.compile(graph, dynamic=True, options=COMPILER_OPTIONS)
             self._code = {known: code for known, code in self._code.items() if known[-1] == held}
-            # First with an example in which no two sizes are equal by chance, whatever comes first
-            example = example_inputs(self.network, EXAMPLE)
-            tolerance = TOLERANCES[scale.dtype] if self.network.products == "full" else REDUCED
-            if found := difference(function(*example), self.network.energies_and_gradient(*example), tolerance):
+            if found := self._fault(function, differentiable=differentiable):
                 raise ComputationError(
                     f"compile: the code that torch {torch.__version__} makes of this network ({self.kind}, "
                     f"{torch.get_num_threads()} threads) is wrong: {found}; do without compile, or use another number "
@@ -128,6 +128,40 @@ class CompiledNetwork(Potential):
                 )
             self._code[key] = function
         return self._code[key]
+
+    def _fault(self, function: Callable[..., tuple[Tensor, Tensor]], *, differentiable: bool) -> str:
+        """What is wrong with compiled code; empty where it gives the numbers of the network."""
+        # First called with an example in which no two sizes are equal by chance, whatever comes first
+        example = example_inputs(self.network, EXAMPLE)
+        found = function(*example)
+        expected = self.network.energies_and_gradient(*example, create_graph=differentiable)
+        tolerance = TOLERANCES[self.network.energy_scale.dtype] if self.network.products == "full" else REDUCED
+        fault = difference(found, expected, tolerance)
+        weights = {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
+        if fault or not differentiable or not weights:
+            return fault
+        ours, theirs = (_loss_gradients(outputs, list(weights.values())) for outputs in (expected, found))
+        least = 1e-3 * max(map(_largest, ours))  # what is smaller is a difference of larger numbers
+        for name, right, given in zip(weights, ours, theirs, strict=True):
+            allowed = tolerance * max(least, _largest(right))
+            if not _largest(given - right) <= allowed:  # nan is a difference too
+                return (
+                    f"derivatives of a loss by {name} differ by {_largest(given - right):.1e} of {_largest(right):.1e}"
+                )
+        return ""
+
+
+def _loss_gradients(outputs: tuple[Tensor, Tensor], weights: list[nn.Parameter]) -> list[Tensor]:
+    """Derivatives of a loss on energies and forces by weights."""
+    energies, gradient = outputs
+    return list(
+        torch.autograd.grad(
+            energies.square().sum() + (gradient - 0.1).square().sum(),
+            weights,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    )
 
 
 def difference(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> str:
@@ -147,6 +181,32 @@ def difference(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: f
 
 def _largest(values: Tensor) -> float:
     return float(values.detach().abs().max()) if values.numel() else 0.0
+
+
+def repair_inductor() -> None:
+    """Keep torch's compiler from reading sums before they are made; to be called before anything is compiled.
+
+    Loops over the same elements, one of them flattened, are fused after the flat one has been divided anew. Where it
+    reads what a scatter has added to, torch 2.13 forgets there that it has to come after the scatter
+    (``SchedulerNode.recompute_size_and_body`` renames what is mutated only beside other dependencies), and may put it
+    before: wrong derivatives of M3GNet and the transformer, and of losses on them. Done once in a process, and without
+    effect on what torch does rightly. Code that was made without it stays in torch's cache on disk, where it is not
+    looked for afterwards.
+    """
+    from torch._inductor.scheduler import SchedulerNode
+
+    original = getattr(SchedulerNode, "recompute_size_and_body", None)
+    if original is None or hasattr(original, "__wrapped__"):  # another torch, or repaired before
+        return
+
+    @functools.wraps(original)
+    def recompute_size_and_body(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.set_read_writes(self.read_writes.rename(self.mutation_renames))
+
+    SchedulerNode.recompute_size_and_body = recompute_size_and_body
+    if hasattr(torch.compiler.config, "cache_key_tag"):
+        torch.compiler.config.cache_key_tag += REPAIRED
 
 
 def find_compiler() -> None:

@@ -37,7 +37,7 @@ class ExportInfo:
     Attributes:
         elements: chemical symbols in the order of the types, separated by blanks.
         cutoff: Å.
-        exchanges: how often features of ghosts are asked for; 0 where each atom sees its neighbours only.
+        layers: the energy of an atom depends on others within layers * cutoff; 1 where each sees its neighbours only.
         exchange_width: the largest number of features of an atom that are asked for at once.
         dtype: precision of the networks; inputs and outputs are float64 whatever it is.
         device: kind of device that the code was made for.
@@ -50,7 +50,7 @@ class ExportInfo:
 
     elements: str
     cutoff: str
-    exchanges: str
+    layers: str
     exchange_width: str
     dtype: str
     device: str

@@ -57,6 +57,8 @@ def trace(
                 (gradient,) = torch.autograd.grad(
                     energies.sum(), vectors, create_graph=differentiable, allow_unused=True
                 )
+        if with_ghosts:  # for programs that count on it
+            energies = energies.to(torch.float64)
         return energies, torch.zeros_like(edge_vectors) if gradient is None else gradient
 
     # Weights are constants of the graph: `_allow_non_fake_inputs` lets them stay what they are while sizes are symbols
