@@ -75,6 +75,14 @@ class Thermo:
     potential_energy: list[float] = field(default_factory=list)  # eV
     volume: list[float] = field(default_factory=list)  # Å³, 0 where the cell is not three-dimensional
 
+    def record(self, atoms: Atoms, time_ps: float, target_temperature: float) -> None:
+        """Append what a structure with its energy and momenta is like now."""
+        self.time_ps.append(time_ps)
+        self.temperature.append(float(atoms.get_temperature()))
+        self.target_temperature.append(target_temperature)
+        self.potential_energy.append(float(atoms.get_potential_energy()))
+        self.volume.append(float(atoms.cell.volume))
+
 
 @dataclass
 class MDRun:
@@ -160,7 +168,7 @@ class _Runner:
         self.atoms.calc = calculator
         self.initial_cell = atoms.cell.copy()
         velocities, noise = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
-        _draw_momenta(self.atoms, settings.temperature, velocities)
+        draw_momenta(self.atoms, settings.temperature, velocities)
         self.dynamics = Langevin(
             self.atoms,
             settings.timestep * units.fs,
@@ -233,11 +241,7 @@ class _Runner:
 
     def _record(self, step: int) -> None:
         energy = self.atoms.get_potential_energy()
-        self.thermo.time_ps.append(step * self.settings.timestep / 1000.0)
-        self.thermo.temperature.append(float(self.atoms.get_temperature()))
-        self.thermo.target_temperature.append(self.settings.target_temperature(step))
-        self.thermo.potential_energy.append(float(energy))
-        self.thermo.volume.append(float(self.atoms.cell.volume))
+        self.thermo.record(self.atoms, step * self.settings.timestep / 1000.0, self.settings.target_temperature(step))
         frame = self.atoms.copy()
         frame.calc = SinglePointCalculator(frame, energy=float(energy), forces=self.atoms.get_forces().copy())
         frame.info = {
@@ -250,7 +254,7 @@ class _Runner:
             self.frames.append(frame)
 
 
-def _draw_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
+def draw_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
     """Maxwell-Boltzmann momenta without a drift of the centre of mass."""
     masses = atoms.get_masses()[:, None]
     momenta = np.sqrt(masses * units.kB * temperature) * rng.standard_normal((len(atoms), 3))

@@ -18,6 +18,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -119,7 +120,10 @@ void PairPretrainMLIP::coeff(int narg, char **arg)
                "Pair style pretrain_mlip: expected 'pair_coeff * * FILE' and {} element{}, one for each atom type (got "
                "{})",
                atom->ntypes, atom->ntypes == 1 ? "" : "s", narg - 3);
-  map_element2type(narg - 3, arg + 3);  // knows NULL, for types of other styles
+  // Types count as set at the end only: an error may be caught, and what was there before is then not whole
+  for (int i = 1; i <= atom->ntypes; i++)
+    for (int j = i; j <= atom->ntypes; j++) setflag[i][j] = 0;
+  map_element2type(narg - 3, arg + 3, false);  // knows NULL, for types of other styles
   load_backend();
   const std::string file = utils::get_potential_file_path(arg[2]);
   if (file.empty()) error->all(FLERR, "Pair style pretrain_mlip: {}: no such file", arg[2]);
@@ -142,6 +146,9 @@ void PairPretrainMLIP::coeff(int narg, char **arg)
     if (kind[type] < 0)
       error->all(FLERR, "Pair style pretrain_mlip: {} has no element {}; it knows {}", file, symbol, info.elements);
   }
+  for (int i = 1; i <= atom->ntypes; i++)
+    for (int j = i; j <= atom->ntypes; j++)
+      if (map[i] >= 0 && map[j] >= 0) setflag[i][j] = 1;
 }
 
 void PairPretrainMLIP::init_style()
@@ -156,6 +163,9 @@ void PairPretrainMLIP::init_style()
   }
   neighbor->add_request(this, NeighConst::REQ_FULL);
   comm_forward = comm_reverse = comm->nprocs > 1 ? info.exchange_width : 0;
+  // Pair style hybrid has asked for these before the model was known; buffers are made for what it says
+  force->pair->comm_forward = MAX(force->pair->comm_forward, comm_forward);
+  force->pair->comm_reverse = MAX(force->pair->comm_reverse, comm_reverse);
   backend->set_threads(threads ? threads : comm->nthreads);
 }
 
@@ -383,8 +393,21 @@ typedef void (*register_function)(lammpsplugin_t *, void *);
 
 static void *make_pair(void *lmp) { return static_cast<Pair *>(new PairPretrainMLIP(static_cast<LAMMPS *>(lmp))); }
 
+// Another version has its members elsewhere, so it is asked through its interface in C
+static bool is_same_version(void *lmp)
+{
+  auto version = reinterpret_cast<int (*)(void *)>(dlsym(RTLD_DEFAULT, "lammps_version"));
+  if (!version || version(lmp) == PRETRAIN_MLIP_LAMMPS_NUMBER) return true;
+  auto rank = reinterpret_cast<int (*)(void *, const char *)>(dlsym(RTLD_DEFAULT, "lammps_extract_setting"));
+  if (!rank || rank(lmp, "world_rank") <= 0)
+    fprintf(stderr, "Pair style pretrain_mlip was built for LAMMPS %s, this is %d: %s with its library\n",
+            PRETRAIN_MLIP_LAMMPS, version(lmp), REBUILD);
+  return false;
+}
+
 extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void *lmp, void *handle, void *registration)
 {
+  if (!is_same_version(lmp)) return;
   lammpsplugin_t plugin = {PRETRAIN_MLIP_LAMMPS,
                            "pair",
                            "pretrain_mlip",

@@ -1,0 +1,147 @@
+"""The MD run by LAMMPS: it starts as that of ASE, fails for the same reasons, and gives the same kind of outcome."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.constraints import FixAtoms
+from ase.io import read, write
+from tests.conftest import STRUCTURES, hard_eam
+from tests.export_potentials import network
+from tests.lammps_environment import with_plugin
+
+from pretrain_mlip import PretrainedMLIP
+from pretrain_mlip.deploy.lammps.runs import find_program
+from pretrain_mlip.dynamics import md_lammps
+from pretrain_mlip.dynamics.failure import FailureSettings
+from pretrain_mlip.dynamics.md import MDRun, MDSettings, run_md
+from pretrain_mlip.dynamics.md_lammps import run_md_lammps
+from pretrain_mlip.errors import ComputationError, InputError
+from pretrain_mlip.potentials.checkpoint import save_potential
+
+SHORT = {"timestep": 0.5, "duration_ps": 0.05, "end_temperature": 600.0, "save_every": 20}
+
+
+@pytest.fixture(scope="module")
+def lmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with with_plugin(tmp_path_factory):
+        yield find_program()
+
+
+def both(potential: Path, atoms: Atoms, lmp: Path, **settings: object) -> tuple[MDRun, MDRun]:
+    given = MDSettings(**{**SHORT, **settings})  # type: ignore[arg-type]
+    calculator = PretrainedMLIP.load(potential)
+    return run_md(atoms, calculator, given, seed=3), run_md_lammps(
+        atoms, potential, given, program=lmp, seed=3, ranks=2
+    )
+
+
+@pytest.mark.parametrize("kind", ["eam", "network"])
+def test_it_starts_and_ends_as_that_of_ase(kind: str, lmp: Path, tmp_path: Path) -> None:
+    path = tmp_path / ("eam.json" if kind == "eam" else "model.pt")
+    if kind == "eam":
+        hard_eam().save(path)
+    else:
+        save_potential(path, network("cgcnn"))
+    ours, theirs = both(path, STRUCTURES["triclinic"] * (2, 2, 2), lmp, volume_factor=1.1)
+    assert ours.completed
+    assert theirs.completed
+    assert theirs.time_ps == ours.time_ps
+    assert theirs.thermo.time_ps == pytest.approx(ours.thermo.time_ps)
+    assert theirs.thermo.target_temperature == pytest.approx(ours.thermo.target_temperature)
+    assert [frame.info["step"] for frame in theirs.frames] == [frame.info["step"] for frame in ours.frames]
+    first, same = ours.frames[0], theirs.frames[0]
+    assert list(first.symbols) == list(same.symbols)
+    assert same.get_forces() == pytest.approx(first.get_forces(), abs=1e-8)
+    assert same.get_momenta() == pytest.approx(first.get_momenta(), rel=1e-6, abs=1e-6)
+    assert same.get_potential_energy() == pytest.approx(first.get_potential_energy(), rel=0, abs=1e-6)
+    assert theirs.thermo.volume[-1] == pytest.approx(1.1 * theirs.thermo.volume[0], rel=2e-3)  # but for the last step
+    last = theirs.frames[-1].copy()
+    last.calc = PretrainedMLIP.load(path)
+    assert last.get_forces() == pytest.approx(theirs.frames[-1].get_forces(), abs=1e-7)
+    assert last.get_potential_energy() == pytest.approx(theirs.frames[-1].get_potential_energy(), rel=0, abs=1e-6)
+
+
+def test_failures_are_those_of_ase(lmp: Path, tmp_path: Path) -> None:
+    save_potential(tmp_path / "model.pt", network("cgcnn"))
+    ours, theirs = both(
+        tmp_path / "model.pt", STRUCTURES["quartz"] * (2, 2, 2), lmp, volume_factor=0.05, duration_ps=0.3, timestep=1.0
+    )
+    for run in (ours, theirs):
+        assert run.failure is not None
+        assert run.failure.check == "too_close"
+        assert run.failed_frame is not None
+        assert 0.01 < run.time_ps < 0.3
+        assert run.frames[-1].info["time_fs"] < run.failure.time_fs
+
+
+def test_what_lammps_stops_for_is_a_failure(lmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hard_eam().save(tmp_path / "eam.json")
+    atoms, settings = STRUCTURES["triclinic"] * (2, 2, 2), MDSettings(**SHORT)  # type: ignore[arg-type]
+    decks = tmp_path / "decks"
+    shutil.copytree(md_lammps.DECKS, decks)
+    monkeypatch.setattr(md_lammps, "DECKS", decks)
+    ramp = (decks / "ramp.in").read_text()
+    (decks / "ramp.in").write_text(ramp.replace("run ${steps}", "run 40\nno_such_command"))
+    run = run_md_lammps(atoms, tmp_path / "eam.json", settings, program=lmp)
+    assert run.failure is not None
+    assert (run.failure.check, run.failure.step) == ("calculator", 40)
+    assert "no_such_command" in run.failure.detail
+    (decks / "ramp.in").write_text(ramp.replace("run ${steps}", "run 40"))
+    run = run_md_lammps(atoms, tmp_path / "eam.json", settings, program=lmp)
+    assert run.failure is not None
+    assert "stopped by itself" in run.failure.detail
+    (decks / "ramp.in").write_text("no_such_command\n")
+    with pytest.raises(ComputationError, match="no_such_command"):
+        run_md_lammps(atoms, tmp_path / "eam.json", settings, program=lmp)
+    for wrong, message in (
+        (Atoms(), "no atoms"),
+        (Atoms("Ge", cell=[5, 5, 5], pbc=True), "not Ge of the structure"),
+        (Atoms("Si", constraint=FixAtoms([0])), "does not know the constraints"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_md_lammps(wrong, tmp_path / "eam.json", settings, program=lmp)
+    with pytest.raises(InputError, match="give the checkpoint"):
+        run_md_lammps(atoms, tmp_path / "model.mliap", settings, program=lmp)
+
+
+def test_checks_that_are_off_are_off_in_lammps_too(lmp: Path, tmp_path: Path) -> None:
+    save_potential(tmp_path / "model.pt", network("cgcnn"))
+    settings = MDSettings(duration_ps=0.1, volume_factor=0.05, timestep=1.0)
+    off = FailureSettings(min_distance_fraction=None, temperature_margin=None, temperature_jump=None)
+    atoms = STRUCTURES["quartz"] * (2, 2, 2)
+    watched = run_md_lammps(atoms, tmp_path / "model.pt", settings, program=lmp)
+    free = run_md_lammps(atoms, tmp_path / "model.pt", settings, program=lmp, failure=off)
+    assert watched.failure is not None
+    assert free.completed
+    assert watched.time_ps < free.time_ps
+
+
+def test_on_the_command_line(lmp: Path, tmp_path: Path) -> None:
+    assert lmp.is_file()
+    hard_eam().save(tmp_path / "eam.json")
+    write(tmp_path / "start.extxyz", STRUCTURES["triclinic"] * (2, 2, 2))
+    command = [sys.executable, "-m", "pretrain_mlip", "md", "eam.json", "start.extxyz", "--engine", "lammps"]
+    command += ["duration_ps=0.02", "end_temperature=300", "-o", "md.extxyz"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "completed 0.020 ps" in done.stdout
+    frames = read(tmp_path / "md.extxyz", ":")
+    assert len(frames) == 2
+    assert np.abs(frames[0].get_forces()).max() > 0.1
+    for wrong, message in (
+        (["--compile"], "are of --engine ase"),
+        (["--engine", "vasp"], "expected ase or lammps"),
+        (["--engine", "ase", "--ranks", "2"], "are of --engine lammps"),
+        (["--lmp", "nowhere"], "no such program"),
+    ):
+        failed = subprocess.run([*command, *wrong], cwd=tmp_path, capture_output=True, text=True)
+        assert failed.returncode == 2
+        assert message in failed.stderr
