@@ -1,7 +1,8 @@
 """Sphinx extension: write the reference pages from the code, before anything is read.
 
 commands.md from the command line, configuration.md from ``RunConfig``, strategies.md and networks.md from the tables
-of strategies and networks, results.md from the schema of results.json. They go to docs/reference/, which git ignores.
+of strategies and networks, results.md from the schema of results.json, verification.md from the checks. They go to
+docs/reference/, which git ignores.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from command_pages import commands_page
 from settings_pages import configuration_page, networks_page, results_page, strategies_page
+from verification_pages import verification_page
 
 import pretrain_mlip
 
@@ -23,6 +25,7 @@ PAGES = {
     "networks.md": networks_page,
     "results.md": results_page,
     "strategies.md": strategies_page,
+    "verification.md": verification_page,
 }
 
 

@@ -141,6 +141,11 @@ def test_refuses_options(options: dict, message: str) -> None:
         PretrainedMLIP(hard_eam(), **options)
 
 
+def test_a_file_is_not_a_potential() -> None:
+    with pytest.raises(InputError, match=r"got str.*PretrainedMLIP\.load"):
+        PretrainedMLIP("model.pt")  # type: ignore[arg-type]
+
+
 def test_a_failed_call_leaves_no_results() -> None:
     calculator = PretrainedMLIP(hard_eam())
     calculator.calculate(STRUCTURES["quartz"])

@@ -239,9 +239,15 @@ def test_md_scan_rdf(eam: Path, network: Path, tmp_path: Path) -> None:
     assert done.returncode in (0, 1)  # a random EAM may well fail, and says so
     assert ("completed" in done.stdout) == (done.returncode == 0)
     assert len(read(tmp_path / "md.extxyz", ":")) >= 1
-    succeeds("scan", network, "-o", tmp_path / "scan", "--points", 20)
+    emt = ("--calculator", "ase.calculators.emt:EMT")
+    succeeds("scan", network, eam, "-o", tmp_path / "scan", "--points", 20)
     content = json.loads((tmp_path / "scan" / "scan.json").read_text())
-    assert set(content["curves"]) == {"O-O", "O-Si", "Si-Si"}
+    assert list(content) == [network.stem, eam.stem]
+    assert set(content[eam.stem]["curves"]) == set(content[eam.stem]["arena"]) == {"O-O", "O-Si", "Si-Si"}
+    succeeds("scan", network, *emt, "--elements", "O", "-o", tmp_path / "scan", "--points", 20)
+    content = json.loads((tmp_path / "scan" / "scan.json").read_text())
+    assert [list(entry["curves"]) for entry in content.values()] == [["O-O"], ["O-O"]]
+    assert content["EMT"]["arena"]["O-O"]["force_flips"] == 1
     text = succeeds("rdf", "silica_mini", "--reference", "silica_mini", "--pairs", "Si-O", "-o", tmp_path / "rdf")
     assert "O-Si" in text
     assert json.loads((tmp_path / "rdf" / "rdf.json").read_text())["reference"]["frames"] > 10
@@ -317,6 +323,7 @@ def test_missing_files(tmp_path: Path, eam: Path) -> None:
     assert "absent.extxyz" in fails("fit-eam", tmp_path / "absent.extxyz")
     assert "absent.yaml" in fails("run", tmp_path / "absent.yaml")
     assert "absent.pt" in fails("scan", tmp_path / "absent.pt")
+    assert "give either a POTENTIAL or --calculator" in fails("scan")
     assert "absent.extxyz" in fails("md", eam, tmp_path / "absent.extxyz")
 
 
@@ -366,6 +373,14 @@ def test_other_mistakes(tmp_path: Path, eam: Path, network: Path, silica: Path) 
     write(tmp_path / "fe.extxyz", Atoms("Fe2", positions=[[0, 0, 0], [2, 0, 0]]))
     assert "Fe" in fails("label", tmp_path / "fe.extxyz", "--potential", eam, "-o", tmp_path / "l.extxyz")
     assert not (tmp_path / "l.extxyz").exists()
+    assert "for format pt2" in fails("export", eam, "-o", tmp_path / "x.eam.alloy", "--threads", 2)
+    assert "for code" in fails("export", eam, "-o", tmp_path / "x.eam.alloy", "--dtype", "float32")
+    assert "belong to --format setfl" in fails(
+        "export", network, "--format", "torchscript", "-o", tmp_path / "x.ts.pt", "--points-r", 500
+    )
+    code = tmp_path / "network.ts.pt"
+    assert "types in the order" in succeeds("export", network, "--format", "torchscript", "-o", code)
+    assert "energy" in succeeds("evaluate", code, silica)
     assert "only an EAM" in fails("export", network, "-o", tmp_path / "x.eam.alloy")
     assert "form 'alloy'" in fails("export", eam, "-o", tmp_path / "x.eam.fs")
     assert "no structure 99" in fails("md", eam, silica, "--index", "99")

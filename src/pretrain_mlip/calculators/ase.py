@@ -67,12 +67,17 @@ class PretrainedMLIP(Calculator):
             ase_options: of ``ase.calculators.calculator.Calculator``: atoms, directory, label.
 
         Raises:
-            InputError: an option is unknown, the device, the dtype or a C++ compiler for ``compile`` is not available,
-                the skin is negative, the memory limit is not positive, or the precision of products is unknown.
+            InputError: it is no potential, an option is unknown, the device, the dtype or a C++ compiler for
+                ``compile`` is not available, the skin is negative, the memory limit is not positive, or the precision
+                of products is unknown.
         """
         if strange := sorted(set(ase_options) - _OF_ASE):
             raise InputError(
                 f"PretrainedMLIP has no option {', '.join(strange)}; those of ASE are {', '.join(sorted(_OF_ASE))}"
+            )
+        if not isinstance(potential, Potential):
+            raise InputError(
+                f"PretrainedMLIP expects a potential (got {type(potential).__name__}); files: PretrainedMLIP.load(path)"
             )
         super().__init__(**ase_options)
         if not skin >= 0:

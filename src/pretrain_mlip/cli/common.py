@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from pretrain_mlip.calculators.ase import PretrainedMLIP
+    from pretrain_mlip.calculators.sources import Source
 
 SETTINGS, OUTPUT = "Settings", "Output"
 Config = Annotated[
@@ -34,6 +35,28 @@ Potential = Annotated[
     typer.Argument(
         metavar="POTENTIAL",
         help="A checkpoint (.pt), eam.json, setfl tables (.alloy, .fs, .setfl), or an export (.ts.pt, .pt2).",
+    ),
+]
+AnyPotential = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[POTENTIAL]",
+        help="A checkpoint (.pt), eam.json, setfl tables (.alloy, .fs, .setfl), or an export (.ts.pt, .pt2); or "
+        "--calculator.",
+        show_default=False,
+    ),
+]
+Calculator = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION",
+        help="In place of POTENTIAL: what returns an ASE calculator, as module:function or file.py:function.",
+    ),
+]
+Elements = Annotated[
+    str | None,
+    typer.Option(
+        metavar="Cu,O", help="Elements: those that --calculator supports, or only these of those a file supports."
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU where there is one.")]
@@ -65,3 +88,29 @@ def load_calculator(path: Path, device: str, dtype: str | None, **options: Any) 
     from pretrain_mlip.calculators.ase import PretrainedMLIP
 
     return PretrainedMLIP.load(path, device=device, dtype=dtype, **options)
+
+
+def find_source(
+    potential: Path | None,
+    calculator: str | None,
+    elements: str | None,
+    *,
+    needs_elements: bool = False,
+    **options: Any,
+) -> Source:
+    """What POTENTIAL, or --calculator and --elements name; options as ``PretrainedMLIP.load`` takes them.
+
+    Raises:
+        InputError: both are given, or none; see also ``source_of_file`` and ``source_of_function``.
+    """
+    from pretrain_mlip.calculators.sources import source_of_file, source_of_function
+    from pretrain_mlip.errors import InputError
+
+    if (potential is None) == (calculator is None):
+        raise InputError("give either a POTENTIAL or --calculator module:function")
+    symbols = [symbol.strip() for symbol in (elements or "").split(",") if symbol.strip()]
+    if potential is not None:
+        return source_of_file(potential, symbols, **options)
+    if needs_elements and not symbols:
+        raise InputError("--calculator needs --elements here, such as --elements Cu,O")
+    return source_of_function(str(calculator), symbols)

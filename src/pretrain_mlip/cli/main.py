@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import pretrain_mlip
-from pretrain_mlip.cli import datasets, eam, evaluate, export, md, perturb, rdf, report, run, scan
+from pretrain_mlip.cli import datasets, eam, evaluate, export, lammps, md, perturb, rdf, report, run, scan, verify
 from pretrain_mlip.console import set_up_logging, stderr
 from pretrain_mlip.errors import InputError, PretrainMLIPError
 from pretrain_mlip.memory import keep_memory
@@ -37,7 +37,9 @@ app.command(rich_help_panel=POTENTIALS)(evaluate.evaluate)
 app.command(rich_help_panel=POTENTIALS)(md.md)
 app.command(rich_help_panel=POTENTIALS)(scan.scan)
 app.command(rich_help_panel=POTENTIALS)(rdf.rdf)
+app.command(rich_help_panel=POTENTIALS)(verify.verify)
 app.command(rich_help_panel=POTENTIALS)(export.export)
+app.add_typer(lammps.app, name="lammps", rich_help_panel=POTENTIALS)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=DATA)
 
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pretrain_mlip.cli.common import OUTPUT, Device, Potential, load_calculator
+from pretrain_mlip.cli.common import OUTPUT, Calculator, Device, Elements, find_source
+
+if TYPE_CHECKING:
+    from pretrain_mlip.calculators.sources import Source
 
 
 def scan(
-    potential: Potential,
+    potentials: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[POTENTIAL]...",
+            help="Checkpoints (.pt), eam.json, setfl tables (.alloy, .fs, .setfl), or exports (.ts.pt, .pt2).",
+            show_default=False,
+        ),
+    ] = None,
+    calculator: Calculator = None,
+    elements: Elements = None,
     r_min: Annotated[float, typer.Option(help="Shortest distance, Å.")] = 0.4,
     r_max: Annotated[float, typer.Option(help="Longest distance, Å.")] = 8.0,
     points: Annotated[int, typer.Option(min=2, help="Number of distances.")] = 200,
@@ -20,27 +32,61 @@ def scan(
     ] = Path("scan"),
     device: Device = "auto",
 ) -> None:
-    """Energy and force of isolated dimers of every pair of elements: is there a wall?
+    """Energy and force of isolated dimers of every pair of elements: is there a wall, and is the curve smooth?
 
-    Example: pretrain-mlip scan runs/silica_mini/models/vanilla/best.pt
+    Example: pretrain-mlip scan runs/silica_mini/models/vanilla/best.pt runs/silica_mini/eam/eam.json
     """
-    from pretrain_mlip.console import print_table, table
+    from pretrain_mlip.console import track
     from pretrain_mlip.files import write_json
     from pretrain_mlip.report.curves import dimers
     from pretrain_mlip.report.style import save
+
+    files: list[Path | None] = [*(potentials or [])]
+    if not files or calculator is not None:
+        files.append(None)
+    options = {"needs_elements": True, "device": device, "dtype": "float64"}
+    sources = [find_source(path, None if path else calculator, elements, **options) for path in files]
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        names = [str(path or calculator) for path in files]
+    found = {
+        name: _scanned(source, r_min, r_max, points)
+        for name, source in zip(names, track(sources, "scanning"), strict=True)
+    }
+    write_json(output / "scan.json", found)
+    save(dimers({name: entry["curves"] for name, entry in found.items()}), output / "scan.png")
+    _print(found)
+    typer.echo(f"written: {output / 'scan.json'}, {output / 'scan.png'}")
+
+
+def _scanned(source: Source, r_min: float, r_max: float, points: int) -> dict[str, Any]:
+    from pretrain_mlip.validation.arena import arena_metrics, arena_scan
     from pretrain_mlip.validation.dimers import dimer_metrics, scan_dimers
 
-    calculator = load_calculator(potential, device, "float64")
-    curves = scan_dimers(calculator, list(calculator.potential.elements), r_min, r_max, points)
-    metrics = dimer_metrics(curves)
-    write_json(output / "scan.json", {"curves": curves, "metrics": metrics})
-    save(dimers({potential.parent.name or potential.stem: curves}), output / "scan.png")
-    columns = list(next(iter(metrics.values())))
-    print_table(
-        table(
-            f"dimers of {potential}",
-            ["pair", *columns],
-            [[pair, *("-" if row[c] is None else row[c] for c in columns)] for pair, row in metrics.items()],
+    calculator = source.make()
+    curves = scan_dimers(calculator, source.elements, r_min, r_max, points)
+    arena = {}
+    for name in curves:
+        first, second = name.split("-")
+        arena[name] = arena_metrics(arena_scan(calculator, (first, second)))
+    return {"curves": curves, "metrics": dimer_metrics(curves), "arena": arena}
+
+
+def _print(found: dict[str, dict[str, Any]]) -> None:
+    from pretrain_mlip.console import print_table, table
+    from pretrain_mlip.validation.arena import TITLES
+
+    for name, entry in found.items():
+        metrics = entry["metrics"]
+        columns = list(next(iter(metrics.values())))
+        print_table(
+            table(f"dimers of {name}", ["pair", *columns], [[pair, *_row(row)] for pair, row in metrics.items()])
         )
-    )
-    typer.echo(f"written: {output / 'scan.json'}, {output / 'scan.png'}")
+        titles = [f"{title} ({unit})" if unit else title for title, unit, _ in TITLES.values()]
+        rows = [["(a simple well)", *(best for *_, best in TITLES.values())]]
+        rows += [[pair, *_row(row)] for pair, row in entry["arena"].items()]
+        print_table(table(f"measures of MLIP Arena, {name}", ["pair", *titles], rows))
+
+
+def _row(values: dict[str, Any]) -> list[Any]:
+    return ["-" if value is None else value for value in values.values()]

@@ -51,16 +51,15 @@ def scan_dimers(
     if not 0 < r_min < r_max or points < 2:
         raise InputError("dimer scan: 0 < r_min < r_max and at least 2 points are needed")
     distances = np.linspace(r_min, r_max, points)
-    scans = {}
-    for pair in itertools.combinations_with_replacement(sorted(set(elements)), 2):
-        values = np.array(_values(potential, pair, distances))
-        energy = values[:, 0] - values[-1, 0]
-        scans["-".join(pair)] = {
-            "r": distances.tolist(),
-            "energy": energy.tolist(),
-            "force": values[:, 1].tolist(),
-        }
-    return scans
+    pairs = itertools.combinations_with_replacement(sorted(set(elements)), 2)
+    return {"-".join(pair): scan_pair(potential, pair, distances) for pair in pairs}
+
+
+def scan_pair(potential: Any, pair: tuple[str, str], distances: np.ndarray) -> dict[str, list[float]]:
+    """One curve of ``scan_dimers``, at distances in Å; energies relative to that at the last one."""
+    values = np.array(_values(potential, pair, distances))
+    energy = values[:, 0] - values[-1, 0]
+    return {"r": distances.tolist(), "energy": energy.tolist(), "force": values[:, 1].tolist()}
 
 
 def dimer_metrics(scans: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, dict[str, Any]]:
