@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -57,6 +58,8 @@ def _make_environment(folder: Path, wheel: Path) -> None:
     python = folder / "bin" / "python"
     site = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
     source = Path(__file__).parents[1] / "src"
-    (Path(site) / "main.pth").write_text(f"{source}\n{sysconfig.get_path('purelib')}\n")
-    install = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", wheel]
+    # Its own MPI: mpi4py looks for the library in the environment that it runs in
+    same = [f"{name}=={importlib.metadata.version(name)}" for name in ("mpich", "mpi4py")]
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", wheel, *same]
     subprocess.run(install, check=True)
+    (Path(site) / "main.pth").write_text(f"{source}\n{sysconfig.get_path('purelib')}\n")

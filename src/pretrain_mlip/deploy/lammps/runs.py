@@ -177,6 +177,8 @@ def run_lammps(
         done = subprocess.run(  # noqa: S603  # a program that the user chose
             command,
             cwd=folder,
+            # As if its environment were activated: Python within LAMMPS looks on the PATH for where its modules are
+            env=os.environ | {"PATH": f"{program.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
