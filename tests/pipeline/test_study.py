@@ -183,6 +183,47 @@ def test_an_interrupted_study_goes_on(study: Path, tmp_path: Path, monkeypatch: 
     assert StudyResults.read(tmp_path / "half").rows == StudyResults.read(study).rows
 
 
+def test_rows_outlive_their_folders(study: Path, tmp_path: Path) -> None:
+    """On another machine, with results.json alone: only what is new is computed, and no row is lost."""
+    before = StudyResults.read(study)
+    before.rows = before.rows[:4]  # of silica with narrow
+    before.rows[0].forces_mae = [123.0]  # cannot be computed
+    before.write(tmp_path)
+    wanted = study_content(tmp_path)
+    del wanted["study"]["systems"]["phosphorus"]
+    run_study(read_study(wanted, "study.yaml"))
+    assert not (tmp_path / "silica" / "narrow").exists()
+    after = StudyResults.read(tmp_path)
+    assert after.rows == [*before.rows, *StudyResults.read(study).rows[4:8]]
+    assert set(after.made_with) == {"silica/narrow", "silica/wide"}
+
+
+@pytest.mark.parametrize("change", [{"narrow": {"training": {"epochs": 1}}, "wide": {}}, {"wide": {}}])
+def test_rows_that_would_be_lost(study: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    StudyResults.read(study).write(tmp_path)
+    wanted = study_content(tmp_path)
+    wanted["study"]["models"] = change
+    with pytest.raises(InputError, match=r"results.json: holds rows of silica, narrow, whose runs are no longer there"):
+        run_study(read_study(wanted, "study.yaml"))
+    assert StudyResults.read(tmp_path).rows == StudyResults.read(study).rows
+
+
+def test_rows_are_written_as_soon_as_they_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = study_content(tmp_path / "half") | {"strategies": ["vanilla"]}
+    del half["compare"], half["study"]["systems"]["phosphorus"]
+    monkeypatch.setattr("pretrain_mlip.pipeline.run._make_member", _only_narrow)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(read_study(half, "study.yaml"))
+    assert {row.model for row in StudyResults.read(tmp_path / "half").rows} == {"narrow"}
+    assert (tmp_path / "half" / "report.html").exists()
+
+
+def _only_narrow(member: Any) -> None:
+    if member.until == "report" and "wide" in member.config.output:
+        raise KeyboardInterrupt
+    run_pipeline(member.config, member.until)
+
+
 @pytest.mark.parametrize(
     ("place", "change", "words"),
     [

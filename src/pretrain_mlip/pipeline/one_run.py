@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -278,17 +278,24 @@ class Run:
             self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
 
 
+def settings_of_results(config: RunConfig, besides: Collection[str] = ()) -> dict[str, Any]:
+    """What the results of a run depend on, key by key: all but where and how fast it is computed.
+
+    Args:
+        config: of the run.
+        besides: groups that are left out as well.
+    """
+    free = {"output", "workers", "device", "threads", "devices", "scheduler", "store_above", *besides}
+    settings = flattened(config.model_dump(mode="json", exclude=free))
+    return {key: value for key, value in settings.items() if key.split(".")[-1] not in WITHOUT_EFFECT}
+
+
 def check_same(folder: RunFolder, config: RunConfig) -> None:
     """Refuse to go on with a run under another configuration, but for what does not change results or was not used."""
-    free = {"output", "workers", "device", "threads", "devices", "scheduler", "store_above"}
     results = Results.read(folder.path) if (folder.path / FILE_NAME).exists() else None
-    free |= {name for name, section in TRIALS.items() if results is None or getattr(results, section) is None}
-    old, new = (
-        flattened(settings.model_dump(mode="json", exclude=free)) for settings in (folder.read_config(), config)
-    )
-    changed = sorted(
-        key for key in {*old, *new} if old.get(key) != new.get(key) and key.split(".")[-1] not in WITHOUT_EFFECT
-    )
+    unused = {name for name, section in TRIALS.items() if results is None or getattr(results, section) is None}
+    old, new = (settings_of_results(settings, unused) for settings in (folder.read_config(), config))
+    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
     if changed:
         shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in changed[:5])
         raise InputError(

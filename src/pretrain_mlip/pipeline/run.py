@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -56,19 +56,35 @@ def run_pipeline(config: RunConfig, until: Until = "report") -> Path:
         return _run_pipeline(config, until, group)
 
 
-def run_members(configs: Sequence[RunConfig], until: Until, workers: Workers) -> None:
-    """Make runs, several at a time in worker processes, each in one process; a single one as its configuration says."""
-    missing = [_Member(config, until) for config in configs if not _is_made(config, until)]
-    if not workers.several or len(missing) < 2 or any(member.config.devices > 1 for member in missing):
-        for member in missing:
-            _make_member(member)
+def run_members(
+    configs: Sequence[RunConfig], until: Until, workers: Workers, made: Callable[[RunConfig], None] = lambda _: None
+) -> None:
+    """Make runs, several at a time in worker processes, each in one process; a single one as its configuration says.
+
+    Args:
+        configs: of the runs.
+        until: the last step.
+        workers: that make them.
+        made: called with each of ``configs`` as soon as its run is there.
+    """
+    missing = {}
+    for config in configs:
+        if _is_made(config, until):
+            made(config)
+        else:
+            missing[config.output] = config
+    if not workers.several or len(missing) < 2 or any(config.devices > 1 for config in missing.values()):
+        for config in missing.values():
+            _make_member(_Member(config, until))
+            made(config)
         return
     alone = {"workers": 1, "threads": 1, "scheduler": None}
-    tasks = [member._replace(config=member.config.model_copy(update=alone)) for member in missing]
+    tasks = [_Member(config.model_copy(update=alone), until) for config in missing.values()]
     with closing(workers.run(_make_member, tasks, stoppable=True)) as outcomes:
-        for _, outcome in console.track(outcomes, f"runs ({until})", total=len(missing)):
+        for task, outcome in console.track(outcomes, f"runs ({until})", total=len(missing)):
             if isinstance(outcome, Exception):
                 raise outcome
+            made(missing[task.config.output])
 
 
 def write_seeds(config: RunConfig, members: Sequence[RunConfig]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -17,14 +20,16 @@ from pretrain_mlip.files import make_folder, write_text
 from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
+from pretrain_mlip.pipeline.one_run import settings_of_results
 from pretrain_mlip.pipeline.run import check_started, logged, resolved, run_members, share, write_seeds
 from pretrain_mlip.pipeline.seeds import seed_configs
 from pretrain_mlip.pipeline.strategies import needs_perturbation
-from pretrain_mlip.report.results import Results
-from pretrain_mlip.report.study import StudyResults, rows_of, write_study_report
+from pretrain_mlip.report.results import FILE_NAME, Results
+from pretrain_mlip.report.study import Row, StudyResults, rows_of, write_study_report
 from pretrain_mlip.settings import Settings, renamed, validate
 from pretrain_mlip.training.processes import Place, check_devices
 
+log = logging.getLogger(__name__)
 KEY = "study"
 OF_THE_WHOLE = {"output", "workers", "scheduler"}  # a system or a model cannot have its own
 RESERVED = {"config.yaml", "figures", "log.txt", "report.html", "results.json"}  # files of the study itself
@@ -83,9 +88,10 @@ def read_study(content: Mapping[str, Any], source: str) -> Study:
 
 
 def run_study(study: Study) -> Path:
-    """Make all runs of a study, or what is missing of them, then its table and its report.
+    """Make all runs of a study, or what is missing of them, with its table and its report after each.
 
-    Data, EAM and perturbed structures are made once for every system and seed.
+    Data, EAM and perturbed structures are made once for every system and seed. A system and model whose rows are in
+    results.json, made with the same settings, and whose folder is no longer there, is not computed again.
 
     Returns:
         The folder.
@@ -97,9 +103,22 @@ def run_study(study: Study) -> Path:
         check_devices(config.device, config.devices)
     folder = RunFolder(make_folder(study.output))
     folder.refuse_another_kind("study")
-    members = {place: seed_configs(config) for place, config in study.runs.items()}
+    with logged(folder):
+        known = _known_rows(study)
+    members = {place: seed_configs(config) for place, config in study.runs.items() if place not in known}
     check_started([config for configs in members.values() for config in configs])
     write_text(folder.config, yaml.safe_dump(study.content, sort_keys=False, allow_unicode=True))
+    waiting = {place: {config.output for config in configs} for place, configs in members.items()}
+
+    def made(config: RunConfig) -> None:
+        """The rows of a system and model, as soon as all seeds are there."""
+        place = next(place for place, outputs in waiting.items() if config.output in outputs)
+        waiting[place].remove(config.output)
+        if not waiting[place]:
+            write_seeds(study.runs[place], members[place])
+            known[place] = rows_of(*place, Results.read(study.runs[place].output))
+            _write(study, known)
+
     with logged(folder), Workers(study.workers, study.scheduler, study.output) as workers:
         groups = [
             [configs[number] for (system, _), configs in members.items() if system == name]
@@ -109,10 +128,8 @@ def run_study(study: Study) -> Path:
         run_members([_leader(group) for group in groups], "preparation", workers)
         for group in groups:
             share([_leader(group), *group], "data", "eam", "pretraining")
-        run_members([config for configs in members.values() for config in configs], "report", workers)
-        for place, config in study.runs.items():
-            write_seeds(config, members[place])
-        _write(study)
+        run_members([config for configs in members.values() for config in configs], "report", workers, made)
+    _write(study, known)
     return study.output
 
 
@@ -122,14 +139,45 @@ def _leader(configs: Sequence[RunConfig]) -> RunConfig:
     return next((config for config in (begun or configs) if needs_perturbation(config)), (begun or configs)[0])
 
 
-def _write(study: Study) -> None:
-    rows = [
-        row
-        for (system, model), config in study.runs.items()
-        for row in rows_of(system, model, Results.read(config.output))
-    ]
-    results = StudyResults(title=f"pretrain-mlip: {study.output.name}", rows=rows, config=study.content)
-    results.write(study.output)
+def _known_rows(study: Study) -> dict[tuple[str, str], list[Row]]:
+    """Rows of systems and models that need not be computed, though their folders are no longer there.
+
+    Raises:
+        InputError: there are rows that would be lost.
+    """
+    if not (study.output / FILE_NAME).exists():
+        return {}
+    found = StudyResults.read(study.output)
+    known: dict[tuple[str, str], list[Row]] = {}
+    for row in found.rows:
+        place = row.system, row.model
+        if (study.output / row.system / row.model).exists():
+            continue
+        if place not in study.runs or found.made_with.get("/".join(place)) != _digest(study.runs[place]):
+            raise InputError(
+                f"{study.output / FILE_NAME}: holds rows of {', '.join(place)}, whose runs are no longer there, made "
+                "with settings that the study does not have, and would lose them; choose another output, or remove the "
+                "file"
+            )
+        if place not in known:
+            log.info("%s: rows of an earlier run, whose folder is no longer there", ", ".join(place))
+        known.setdefault(place, []).append(row)
+    return known
+
+
+def _digest(config: RunConfig) -> str:
+    return hashlib.sha256(json.dumps(settings_of_results(config), sort_keys=True).encode()).hexdigest()
+
+
+def _write(study: Study, known: Mapping[tuple[str, str], Sequence[Row]]) -> None:
+    """Results and report of what is there, in the order of the study."""
+    places = [place for place in study.runs if place in known]
+    StudyResults(
+        title=f"pretrain-mlip: {study.output.name}",
+        rows=[row for place in places for row in known[place]],
+        made_with={"/".join(place): _digest(study.runs[place]) for place in places},
+        config=study.content,
+    ).write(study.output)
     write_study_report(study.output)
 
 

@@ -49,6 +49,9 @@ class StudyResults(ResultsFile):
 
     kind: Literal["study"] = "study"
     rows: list[Row]
+    made_with: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of the settings that the rows of <system>/<model> depend on."
+    )
     config: dict[str, Any] = Field(default_factory=dict, description="The study's configuration, as it was written.")
 
 
