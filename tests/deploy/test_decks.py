@@ -48,7 +48,7 @@ def test_runs(name: str, style: str, request: pytest.FixtureRequest, tmp_path: P
         write_export(potential_named("cgcnn"), model, "torchscript")
     write_structure(tmp_path / "start.data", STRUCTURES["triclinic"] * (2, 2, 1), ELEMENTS)
     extra = {
-        "ramp": {"length_factor": 0.97},
+        "ramp": {"volume_factor": 0.9, "save_checked": "yes"},
         "eos": {"points": 3},
         "npt": {"cell": "tri"},
         "minimize": {"cell": "tri"},

@@ -72,6 +72,31 @@ def test_dynamics_in_a_cell_that_changes() -> None:
         assert session.engine.extract_compute("sum", 0, 0) == pytest.approx(session.energy, rel=0, abs=1e-9)
 
 
+def test_results_are_those_of_the_structure_as_it_is() -> None:
+    calculator = PretrainedMLIP(potential_named("cgcnn"))
+    with LammpsSession(calculator, STRUCTURES["triclinic"]) as session:
+        calculator.get_potential_energy(STRUCTURES["quartz"])  # what it holds now is of another structure
+        compare(session)
+        before = session.atoms
+        for line in ("displace_atoms all random 0.1 0.1 0.1 7", "change_box all x scale 1.02 remap"):
+            session.commands(line)
+            moved = session.atoms
+            assert np.abs(moved.get_forces() - before.get_forces()).max() > 1e-3
+            again = moved.copy()
+            again.calc = PretrainedMLIP(potential_named("cgcnn"))
+            assert moved.get_potential_energy() == pytest.approx(again.get_potential_energy(), rel=0, abs=1e-9)
+            assert np.abs(moved.get_forces() - again.get_forces()).max() < 1e-9
+            before = moved
+        session.commands("run 0")
+        compare(session)
+    with LammpsSession(calculator, STRUCTURES["quartz"]) as session:
+        session.commands("change_box all boundary p p f")
+        with pytest.raises(InputError, match="have to stay p p p"):
+            _ = session.atoms
+        with pytest.raises(InputError, match="have to stay p p p"):
+            session.commands("run 1")
+
+
 def test_what_goes_wrong_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no atoms"):
         LammpsSession(potential_named("cgcnn"), Atoms(cell=[5, 5, 5], pbc=True))

@@ -18,6 +18,7 @@ from tests.export_potentials import network
 from tests.lammps_environment import with_plugin
 
 from pretrain_mlip import PretrainedMLIP
+from pretrain_mlip.deploy.exports import write_export
 from pretrain_mlip.deploy.lammps.runs import find_program
 from pretrain_mlip.dynamics import md_lammps
 from pretrain_mlip.dynamics.failure import FailureSettings
@@ -62,7 +63,8 @@ def test_it_starts_and_ends_as_that_of_ase(kind: str, lmp: Path, tmp_path: Path)
     assert same.get_forces() == pytest.approx(first.get_forces(), abs=1e-8)
     assert same.get_momenta() == pytest.approx(first.get_momenta(), rel=1e-6, abs=1e-6)
     assert same.get_potential_energy() == pytest.approx(first.get_potential_energy(), rel=0, abs=1e-6)
-    assert theirs.thermo.volume[-1] == pytest.approx(1.1 * theirs.thermo.volume[0], rel=2e-3)  # but for the last step
+    volume, progress = np.array(theirs.thermo.volume), np.array(theirs.thermo.time_ps) / 0.05
+    assert volume == pytest.approx(volume[0] * (1 + 0.1 * progress), rel=2e-3)  # a step behind
     last = theirs.frames[-1].copy()
     last.calc = PretrainedMLIP.load(path)
     assert last.get_forces() == pytest.approx(theirs.frames[-1].get_forces(), abs=1e-7)
@@ -82,25 +84,107 @@ def test_failures_are_those_of_ase(lmp: Path, tmp_path: Path) -> None:
         assert run.frames[-1].info["time_fs"] < run.failure.time_fs
 
 
-def test_what_lammps_stops_for_is_a_failure(lmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("check_every", "save_every"), [(10, 3), (4, 10), (100, 7)])
+def test_steps_are_those_of_ase(check_every: int, save_every: int, lmp: Path, tmp_path: Path) -> None:
+    hard_eam().save(tmp_path / "eam.json")
+    runs = both(
+        *(tmp_path / "eam.json", STRUCTURES["triclinic"] * (2, 2, 2), lmp),
+        duration_ps=0.0115,
+        check_every=check_every,
+        save_every=save_every,
+    )
+    ours, theirs = ([frame.info["step"] for frame in run.frames] for run in runs)
+    assert theirs == ours
+    assert ours[-1] == 23
+    assert runs[1].thermo.time_ps == pytest.approx(runs[0].thermo.time_ps)
+
+
+def test_positions_are_not_folded(lmp: Path, tmp_path: Path) -> None:
+    """Atoms outside of the cell, and others that leave it, in a skewed cell that shrinks; folders with spaces."""
+    folder = tmp_path / "my models"
+    folder.mkdir()
+    write_export(network("cgcnn"), folder / "model.ts.pt", "torchscript")
+    atoms = STRUCTURES["triclinic"] * (2, 2, 2)
+    atoms.set_cell(np.array([[1, 0, 0], [0.9, 1, 0], [-0.8, 1.3, 1]]) @ atoms.cell.array, scale_atoms=True)
+    atoms.positions += [0.3, 25.0, -40.0]
+    settings = MDSettings(**{**SHORT, "temperature": 5000.0, "volume_factor": 0.9})  # type: ignore[arg-type]
+    output = tmp_path / "to be read" / "md.extxyz"
+    run = run_md_lammps(
+        *(atoms, folder / "model.ts.pt", settings),
+        program=lmp,
+        seed=3,
+        ranks=2,
+        failure=FailureSettings(min_distance_fraction=None),
+        trajectory=output,
+    )
+    assert run.completed
+    assert run.frames[0].positions == pytest.approx(atoms.positions, abs=1e-8)
+    inside = np.array([frame.get_scaled_positions(wrap=False) for frame in run.frames])
+    assert np.abs(np.diff(inside, axis=0)).max() < 0.2
+    assert (np.floor(inside[0]) != np.floor(inside[-1])).any()
+    assert [path.name for path in output.parent.iterdir()] == ["md.extxyz"]
+    assert len(read(output, ":")) == len(run.frames)
+
+
+def test_an_interrupted_run_keeps_its_frames(lmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hard_eam().save(tmp_path / "eam.json")
+
+    def interrupted(*given: object, **options: object) -> str:
+        md_lammps_run(*given, **options)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    md_lammps_run = md_lammps.run_lammps
+    monkeypatch.setattr(md_lammps, "run_lammps", interrupted)
+    settings = MDSettings(**SHORT)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        run_md_lammps(
+            *(STRUCTURES["triclinic"] * (2, 2, 2), tmp_path / "eam.json", settings),
+            program=lmp,
+            trajectory=tmp_path / "md.extxyz",
+        )
+    assert len(read(tmp_path / "md.extxyz.part", ":", format="extxyz")) == 6
+    assert {path.name for path in tmp_path.iterdir()} == {"eam.json", "md.extxyz.part"}
+
+
+def test_masses_are_those_of_the_structure(lmp: Path, tmp_path: Path) -> None:
+    hard_eam().save(tmp_path / "eam.json")
+    atoms = STRUCTURES["triclinic"] * (2, 2, 2)
+    atoms.set_masses(np.where(atoms.symbols == "O", 18.0, 28.0))
+    ours, theirs = both(tmp_path / "eam.json", atoms, lmp, timestep=0.01, duration_ps=0.0001, friction=1e-9)
+    assert theirs.frames[-1].positions == pytest.approx(ours.frames[-1].positions, abs=1e-6)
+    assert theirs.thermo.temperature[-1] == pytest.approx(ours.thermo.temperature[-1], rel=1e-5)
+    atoms.set_masses(np.where(np.arange(len(atoms)) % 2, 16.0, 18.0))
+    with pytest.raises(InputError, match="atoms of Si have masses from 16 to 18"):
+        run_md_lammps(atoms, tmp_path / "eam.json", MDSettings(), program=lmp)
+
+
+def test_what_lammps_stops_for(lmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hard_eam().save(tmp_path / "eam.json")
     atoms, settings = STRUCTURES["triclinic"] * (2, 2, 2), MDSettings(**SHORT)  # type: ignore[arg-type]
     decks = tmp_path / "decks"
     shutil.copytree(md_lammps.DECKS, decks)
     monkeypatch.setattr(md_lammps, "DECKS", decks)
     ramp = (decks / "ramp.in").read_text()
-    (decks / "ramp.in").write_text(ramp.replace("run ${steps}", "run 40\nno_such_command"))
+    (decks / "ramp.in").write_text(
+        ramp.replace("run ${steps}", "run 40\nchange_box all boundary f f f\nset atom 1 vx 1e6\nrun 20")
+    )
     run = run_md_lammps(atoms, tmp_path / "eam.json", settings, program=lmp)
     assert run.failure is not None
     assert (run.failure.check, run.failure.step) == ("calculator", 40)
-    assert "no_such_command" in run.failure.detail
+    assert "Lost atoms" in run.failure.detail
     (decks / "ramp.in").write_text(ramp.replace("run ${steps}", "run 40"))
     run = run_md_lammps(atoms, tmp_path / "eam.json", settings, program=lmp)
     assert run.failure is not None
     assert "stopped by itself" in run.failure.detail
-    (decks / "ramp.in").write_text("no_such_command\n")
-    with pytest.raises(ComputationError, match="no_such_command"):
-        run_md_lammps(atoms, tmp_path / "eam.json", settings, program=lmp)
+    killed = tmp_path / "lmp"
+    killed.write_text(f'#!/bin/sh\n{lmp} "$@"\nkill -9 $$\n')
+    killed.chmod(0o755)
+    with pytest.raises(ComputationError, match="exit status -9"):
+        run_md_lammps(atoms, tmp_path / "eam.json", settings, program=killed)
+    for wrong in ("no_such_command", "run 40\nno_such_command"):
+        (decks / "ramp.in").write_text(ramp.replace("run ${steps}", wrong))
+        with pytest.raises(ComputationError, match="no_such_command"):
+            run_md_lammps(atoms, tmp_path / "eam.json", settings, program=lmp)
     for wrong, message in (
         (Atoms(), "no atoms"),
         (Atoms("Ge", cell=[5, 5, 5], pbc=True), "not Ge of the structure"),
@@ -110,6 +194,8 @@ def test_what_lammps_stops_for_is_a_failure(lmp: Path, tmp_path: Path, monkeypat
             run_md_lammps(wrong, tmp_path / "eam.json", settings, program=lmp)
     with pytest.raises(InputError, match="give the checkpoint"):
         run_md_lammps(atoms, tmp_path / "model.mliap", settings, program=lmp)
+    with pytest.raises(InputError, match="keeps its precision"):
+        run_md_lammps(atoms, tmp_path / "model.pt2", settings, program=lmp, dtype="float32")
 
 
 def test_checks_that_are_off_are_off_in_lammps_too(lmp: Path, tmp_path: Path) -> None:

@@ -132,16 +132,17 @@ def run_md(
         InputError: no atoms, or a volume ramp without a three-dimensional cell.
     """
     check_start(atoms, settings)
-    runner = _Runner(atoms, calculator, settings, failure or FailureSettings(), seed)
+    watch = Watch(settings, failure or FailureSettings())
+    runner = _Runner(atoms, calculator, watch, seed)
     steps: Iterable[int] = range(settings.steps + 1)
     if progress:
         steps = console.track(range(settings.steps + 1), "MD")
-    with _TrajectoryFile(trajectory) as file, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with TrajectoryFile(trajectory) as file, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for step in steps:  # overflow on the way to a failure is expected, and found by the checks
             if not runner.advance(step):
                 break
-            file.append(runner.frames)
-        run = runner.outcome()
+            file.append(watch.frames)
+        run = watch.outcome()
         file.append(run.frames)
     return run
 
@@ -158,30 +159,91 @@ def check_start(atoms: Atoms, settings: MDSettings, name: str = "molecular dynam
         raise InputError(f"{name}: volume_factor needs a structure with a three-dimensional cell")
 
 
-class _Runner:
-    """The state of one run between steps."""
+class Watch:
+    """What is seen of a run, by whatever engine: checks, what was measured, and the good frames.
 
-    def __init__(self, atoms: Atoms, calculator: Any, settings: MDSettings, checks: FailureSettings, seed: int) -> None:
+    Attributes:
+        settings: of the run.
+        thermo: of the steps that passed.
+        frames: those to be saved.
+        failure: what ended the run.
+        failed_frame: the structure that failed.
+    """
+
+    def __init__(self, settings: MDSettings, checks: FailureSettings) -> None:
         self.settings, self.checks = settings, checks
-        self.atoms = atoms.copy()
-        self.atoms.info = {}
-        self.atoms.calc = calculator
-        self.initial_cell = atoms.cell.copy()
-        velocities, noise = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
-        draw_momenta(self.atoms, settings.temperature, velocities)
-        self.dynamics = Langevin(
-            self.atoms,
-            settings.timestep * units.fs,
-            temperature_K=settings.temperature,
-            friction=settings.friction / units.fs,
-            fixcm=False,
-            rng=noise,
-        )
         self.thermo = Thermo()
         self.frames: list[Atoms] = []
         self.last_good: Atoms | None = None
         self.failed_frame: Atoms | None = None
         self.failure: Failure | None = None
+
+    def wants(self, step: int) -> bool:
+        """Whether a step is to be looked at."""
+        return step == self.settings.steps or not (step % self.settings.check_every and step % self.settings.save_every)
+
+    def look(self, atoms: Atoms, step: int) -> bool:
+        """Check a structure with its momenta and record it; False when it failed."""
+        self.failure = self.check(atoms, step)
+        if self.failure is not None:
+            self.failed_frame = atoms.copy()
+            return False
+        energy = atoms.get_potential_energy()
+        self.thermo.record(atoms, step * self.settings.timestep / 1000.0, self.settings.target_temperature(step))
+        frame = atoms.copy()
+        frame.calc = SinglePointCalculator(frame, energy=float(energy), forces=atoms.get_forces().copy())
+        frame.info = {
+            "step": step,
+            "time_fs": step * self.settings.timestep,
+            "target_temperature": self.settings.target_temperature(step),
+        }
+        self.last_good = frame
+        if step % self.settings.save_every == 0:
+            self.frames.append(frame)
+        return True
+
+    def check(self, atoms: Atoms, step: int) -> Failure | None:
+        """The check that fails."""
+        return check(
+            atoms,
+            self.checks,
+            step=step,
+            time_fs=step * self.settings.timestep,
+            target_temperature=self.settings.target_temperature(step),
+            previous_temperature=self.thermo.temperature[-1] if self.thermo.temperature else None,
+        )
+
+    def fail(self, step: int, detail: str) -> None:
+        """The run ends, for the reason that the engine gives."""
+        self.failure = Failure("calculator", step, step * self.settings.timestep, detail=detail)
+
+    def outcome(self) -> MDRun:
+        """Of a run that has ended."""
+        if self.last_good is not None and (not self.frames or self.frames[-1] is not self.last_good):
+            self.frames.append(self.last_good)
+        time_fs = self.failure.time_fs if self.failure else self.settings.steps * self.settings.timestep
+        return MDRun(self.failure is None, self.failure, time_fs / 1000.0, self.thermo, self.frames, self.failed_frame)
+
+
+class _Runner:
+    """The state of one run between steps."""
+
+    def __init__(self, atoms: Atoms, calculator: Any, watch: Watch, seed: int) -> None:
+        self.watch, self.settings = watch, watch.settings
+        self.atoms = atoms.copy()
+        self.atoms.info = {}
+        self.atoms.calc = calculator
+        self.initial_cell = atoms.cell.copy()
+        velocities, noise = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
+        draw_momenta(self.atoms, self.settings.temperature, velocities)
+        self.dynamics = Langevin(
+            self.atoms,
+            self.settings.timestep * units.fs,
+            temperature_K=self.settings.temperature,
+            friction=self.settings.friction / units.fs,
+            fixcm=False,
+            rng=noise,
+        )
 
     def advance(self, step: int) -> bool:
         """Take the run to ``step`` (0 only evaluates the start); False when it failed."""
@@ -192,25 +254,10 @@ class _Runner:
                 self._ramp(step)
                 self.dynamics.step()
         except (ArithmeticError, RuntimeError, ValueError) as error:
-            self.failure = self._failure_behind(error, step)
-            if self.failure is None:
+            if not self._explained(error, step):
                 raise
-        else:
-            last = step == self.settings.steps
-            if step % self.settings.check_every and step % self.settings.save_every and not last:
-                return True
-            self.failure = self._check(step)
-        if self.failure is None:
-            self._record(step)
-            return True
-        self.failed_frame = self.atoms.copy()
-        return False
-
-    def outcome(self) -> MDRun:
-        if self.last_good is not None and (not self.frames or self.frames[-1] is not self.last_good):
-            self.frames.append(self.last_good)
-        time_fs = self.failure.time_fs if self.failure else self.settings.steps * self.settings.timestep
-        return MDRun(self.failure is None, self.failure, time_fs / 1000.0, self.thermo, self.frames, self.failed_frame)
+            return False
+        return self.watch.look(self.atoms, step) if self.watch.wants(step) else True
 
     def _ramp(self, step: int) -> None:
         if (step - 1) % RAMP_EVERY:
@@ -221,37 +268,14 @@ class _Runner:
             factor = 1.0 + (self.settings.volume_factor - 1.0) * progress
             self.atoms.set_cell(self.initial_cell * factor ** (1.0 / 3.0), scale_atoms=True)
 
-    def _check(self, step: int) -> Failure | None:
-        return check(
-            self.atoms,
-            self.checks,
-            step=step,
-            time_fs=step * self.settings.timestep,
-            target_temperature=self.settings.target_temperature(step),
-            previous_temperature=self.thermo.temperature[-1] if self.thermo.temperature else None,
-        )
-
-    def _failure_behind(self, error: Exception, step: int) -> Failure | None:
-        """The failure that made the calculator raise; None where the error is no consequence of the dynamics."""
-        found = self._check(step)
-        if found is None and isinstance(error, ArithmeticError | ComputationError):
-            text = f"{type(error).__name__}: {error}"
-            found = Failure("calculator", step, step * self.settings.timestep, detail=text)
-        return found
-
-    def _record(self, step: int) -> None:
-        energy = self.atoms.get_potential_energy()
-        self.thermo.record(self.atoms, step * self.settings.timestep / 1000.0, self.settings.target_temperature(step))
-        frame = self.atoms.copy()
-        frame.calc = SinglePointCalculator(frame, energy=float(energy), forces=self.atoms.get_forces().copy())
-        frame.info = {
-            "step": step,
-            "time_fs": step * self.settings.timestep,
-            "target_temperature": self.settings.target_temperature(step),
-        }
-        self.last_good = frame
-        if step % self.settings.save_every == 0:
-            self.frames.append(frame)
+    def _explained(self, error: Exception, step: int) -> bool:
+        """Whether the dynamics made the calculator raise."""
+        watch = self.watch
+        watch.failure = watch.check(self.atoms, step)
+        if watch.failure is None and isinstance(error, ArithmeticError | ComputationError):
+            watch.fail(step, f"{type(error).__name__}: {error}")
+        watch.failed_frame = self.atoms.copy()
+        return watch.failure is not None
 
 
 def draw_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
@@ -263,14 +287,14 @@ def draw_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator) -> 
     atoms.set_momenta(momenta)
 
 
-class _TrajectoryFile:
+class TrajectoryFile:
     """Appends new frames to ``<path>.part`` and renames it when the run has ended."""
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self.path = Path(path) if path is not None else None
         self.written = 0
 
-    def __enter__(self) -> _TrajectoryFile:
+    def __enter__(self) -> TrajectoryFile:
         if self.path is not None:
             make_folder(self.path.parent)
             self.part.unlink(missing_ok=True)
@@ -290,6 +314,7 @@ class _TrajectoryFile:
         return self.path.with_name(self.path.name + ".part")
 
     def append(self, frames: list[Atoms]) -> None:
+        """Write those of ``frames`` that were not there at the last call."""
         if self.path is None or self.written == len(frames):
             return
         write(self.part, frames[self.written :], format="extxyz", append=True)

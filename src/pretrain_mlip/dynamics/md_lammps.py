@@ -5,15 +5,15 @@ LAMMPS runs the deck ramp.in, which watches itself roughly; its trajectory is th
 
 from __future__ import annotations
 
-import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
-import ase.io
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.calculators.lammps import Prism
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import covalent_radii
@@ -28,16 +28,25 @@ from pretrain_mlip.deploy.lammps.runs import (
     style_of,
     write_structure,
 )
-from pretrain_mlip.dynamics.failure import Failure, FailureSettings, check
-from pretrain_mlip.dynamics.md import MDRun, MDSettings, Thermo, check_start, draw_momenta
+from pretrain_mlip.dynamics.failure import FailureSettings
+from pretrain_mlip.dynamics.md import MDRun, MDSettings, TrajectoryFile, Watch, check_start, draw_momenta
 from pretrain_mlip.errors import ComputationError, InputError
-from pretrain_mlip.files import atomic_path
+from pretrain_mlip.files import make_folder
 from pretrain_mlip.potentials.base import Potential
 from pretrain_mlip.potentials.checkpoint import load_potential
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.eam.setfl import write_setfl
 
 NEVER = 1e30
+# What LAMMPS stops for where a potential has led atoms astray; other errors are not the potential's
+ASTRAY = (
+    "Lost atoms",
+    "Non-numeric",
+    "Out of range atoms",
+    "Neighbor list overflow",
+    "Too many neighbor bins",
+    "not finite",
+)
 
 
 def run_md_lammps(
@@ -55,19 +64,21 @@ def run_md_lammps(
     """Run Langevin MD in LAMMPS until the end or until the first failure.
 
     Args:
-        atoms: starting structure without constraints; directions that are not periodic get vacuum.
+        atoms: starting structure without constraints, atoms of an element of one mass; directions that are not periodic
+            get vacuum.
         potential: a file of ours, which is exported first where LAMMPS does not read it.
-        settings: the run. Every ``check_every`` steps a frame is written by LAMMPS, and checked afterwards.
+        settings: the run. At every step that is checked or saved LAMMPS writes a frame, which is checked afterwards.
         program: LAMMPS, see ``find_program``.
         ranks: processes.
         dtype: of networks that are exported.
         failure: the checks; None takes their defaults.
         seed: of the starting velocities, those of ASE's run, and of the thermostat.
-        trajectory: extxyz file of the good frames.
+        trajectory: extxyz file of the good frames. LAMMPS works in a folder beside it; when it is interrupted the good
+            frames are in ``<trajectory>.part``.
 
     Raises:
         InputError: the structure or the potential cannot be used, or there is no mpiexec.
-        ComputationError: LAMMPS stops with an error before the first step.
+        ComputationError: LAMMPS stops with an error that is not a consequence of where atoms went.
     """
     check_start(atoms, settings)
     checks = failure or FailureSettings()
@@ -75,35 +86,61 @@ def run_md_lammps(
     path = Path(potential)
     if path.suffix == ".mliap":
         raise InputError(f"{path}: engine lammps takes what this package reads too; give the checkpoint of it")
+    exported = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+    if exported is not None and dtype is not None:
+        raise InputError(f"{path}: is exported, and keeps its precision; dtype is for checkpoints")
     loaded = load_potential(path)
     types_of(atoms, loaded.elements)  # names what the potential does not know
     start = periodic(atoms, loaded.cutoff)
     start.info = {}
     draw_momenta(start, settings.temperature, np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[0]))
-    with tempfile.TemporaryDirectory() as name:
+    beside = None if trajectory is None else make_folder(Path(trajectory).parent)
+    watch = Watch(settings, checks)
+    with TrajectoryFile(trajectory) as file, tempfile.TemporaryDirectory(dir=beside, prefix=".lammps-") as name:
         folder = Path(name)
         elements = sorted(set(start.symbols))
-        model = path.absolute() if path.name.endswith(tuple(SUFFIXES)) else _export(loaded, folder, dtype)
+        if exported is None:
+            model = _export(loaded, folder, dtype)
+        else:  # beside the decks, since names of files in input cannot have spaces
+            model = folder / f"potential{exported}"
+            model.symlink_to(path.absolute())
+        shutil.copytree(DECKS, folder / "decks")
+        masses = [start.get_masses()[start.symbols == symbol][0] for symbol in elements]
+        with (folder / "decks" / "start.in").open(
+            "a", encoding="utf-8"
+        ) as stream:  # eam/alloy takes those of its tables
+            stream.writelines(f"mass {kind} {mass:.17g}\n" for kind, mass in enumerate(masses, start=1))
         prism = write_structure(folder / "start.data", start, elements, velocities=True)
+        variables = _variables(start, model, elements, settings, checks, seed)
         error = ""
         try:
-            run_lammps(
-                DECKS / "ramp.in",
-                folder,
-                program=program,
-                ranks=ranks,
-                variables=_variables(start, model, elements, settings, checks, seed),
-            )
+            run_lammps(Path("decks/ramp.in"), folder, program=program, ranks=ranks, variables=variables)
         except ComputationError as stopped:
             error = str(stopped)
-        frames = list(_read(folder, prism, start, settings))
-    if not frames:
-        raise ComputationError(error or f"{program}: LAMMPS has written no frame")
-    run = _judge(frames, settings, checks, error)
-    if trajectory is not None and run.frames:
-        with atomic_path(trajectory) as temporary:
-            ase.io.write(temporary, run.frames, format="extxyz")
+        finally:  # of an interrupted run as well
+            step = _look(watch, _read(folder, prism, start, settings), file)
+        if watch.failure is None and error:
+            if step is None or not any(sign in error for sign in ASTRAY):
+                raise ComputationError(error)
+            watch.fail(step, error)
+        elif watch.failure is None and step is None:
+            raise ComputationError(f"{program}: LAMMPS has written no frame")
+        elif watch.failure is None and step is not None and step < settings.steps:
+            watch.fail(step, "LAMMPS stopped by itself, see fix halt in watch.in")
+        run = watch.outcome()
+        file.append(run.frames)
     return run
+
+
+def _look(watch: Watch, frames: Iterator[Atoms], file: TrajectoryFile) -> int | None:
+    """Judge frame by frame as while ASE runs, to the first failure; the step of the last that was seen."""
+    step = None
+    for frame in frames:
+        step = frame.info["step"]
+        if not watch.look(frame, step):
+            break
+        file.append(watch.frames)
+    return step
 
 
 def _export(potential: Potential, folder: Path, dtype: str | None) -> Path:
@@ -121,8 +158,8 @@ def _variables(
     radii = covalent_radii[atoms.numbers]
     hottest = max(settings.temperature, settings.end_temperature)
     return {
-        "decks": DECKS,
-        "model": model,
+        "decks": "decks",
+        "model": model.name,
         "style": style_of(model),
         "elements": " ".join(elements),
         "structure": "start.data",
@@ -132,11 +169,11 @@ def _variables(
         "temperature": max(settings.temperature, 1e-3),  # LAMMPS wants it positive
         "end_temperature": max(settings.end_temperature, 1e-3),
         "damping": 0.001 / settings.friction,
-        "length_factor": settings.volume_factor ** (1.0 / 3.0),
+        "volume_factor": f"{settings.volume_factor:.17g}",
         "seed": 1 + seed % 900_000_000,
-        "every": settings.check_every,
-        "save": settings.check_every,
+        "save": settings.save_every,
         "check": settings.check_every,
+        "save_checked": "yes",
         "numbers": "%.14g",
         "limit": NEVER if checks.temperature_margin is None else hottest + checks.temperature_margin,
         "closest": 0.0 if checks.min_distance_fraction is None else 2 * radii.min() * checks.min_distance_fraction,
@@ -145,38 +182,49 @@ def _variables(
 
 
 def _read(folder: Path, prism: Prism, start: Atoms, settings: MDSettings) -> Iterator[Atoms]:
-    """The frames that LAMMPS has written, whole ones, with momenta, energy and forces, in the order of ``start``."""
+    """The whole frames, not folded into the cell, with momenta, energy and forces, in the order of ``start``."""
     dump = folder / "trajectory.dump"
     if not dump.is_file():
         return
-    lines = dump.read_text(encoding="utf-8").splitlines(keepends=True)
-    size = 9 + len(start)  # lines of a frame
-    text = "".join(lines[: len(lines) // size * size])
     energies = _energies(folder / "log.lammps")
-    for read in ase.io.iread(io.StringIO(text), index=":", format="lammps-dump-text", prismobj=prism, units="metal"):
-        step = read.info["timestep"]
-        if step not in energies:  # the log ends before
-            return
-        frame = start.copy()
-        frame.set_cell(read.cell)
-        frame.positions = read.positions
-        frame.set_cell(frame.cell.array * _change_undone(step, settings), scale_atoms=True)
-        frame.set_momenta(read.get_momenta())
-        frame.calc = SinglePointCalculator(frame, energy=energies[step], forces=read.get_forces())
-        frame.info = {
-            "step": step,
-            "time_fs": step * settings.timestep,
-            "target_temperature": settings.target_temperature(step),
-        }
-        yield frame
+    size, seen = 9 + len(start), -1  # lines of a frame, step of the last
+    with dump.open(encoding="utf-8") as stream:
+        while len(lines := list(islice(stream, size))) == size and lines[-1].endswith("\n"):
+            step = int(lines[1])
+            if step not in energies:  # the log ends before
+                return
+            if step == seen:  # written at the end of one run and at the start of the next
+                continue
+            seen = step
+            low, cell = _box(lines[5:8])
+            names = lines[8].split()[2:]  # ITEM: ATOMS id element ...
+            table = np.loadtxt(lines[9:], usecols=range(names.index("x"), len(names)), ndmin=2)
+            places, images, velocities, forces = np.split(table, 4, axis=1)
+            frame = start.copy()
+            frame.set_cell(prism.vector_to_ase(cell))
+            frame.positions = prism.vector_to_ase(places - low + images @ cell)
+            frame.set_cell(frame.cell.array * _change_undone(step, settings), scale_atoms=True)
+            frame.set_velocities(prism.vector_to_ase(velocities) / (1000.0 * units.fs))
+            frame.calc = SinglePointCalculator(frame, energy=energies[step], forces=prism.vector_to_ase(forces))
+            frame.info = {"step": step}
+            yield frame
+
+
+def _box(bounds: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Origin (3,) and cell (3, 3) of a dump's ITEM: BOX BOUNDS, which are those of a box around a skewed cell."""
+    rows = np.array([line.split() for line in bounds], dtype=float)
+    xy, xz, yz = rows[:, 2] if rows.shape[1] == 3 else (0.0, 0.0, 0.0)
+    tilted = np.array([[0.0, xy, xz, xy + xz], [0.0, yz, 0.0, yz], [0.0] * 4])
+    low, high = rows[:, 0] - tilted.min(axis=1), rows[:, 1] - tilted.max(axis=1)
+    cell = np.diag(high - low)
+    cell[1, 0], cell[2, 0], cell[2, 1] = xy, xz, yz
+    return low, cell
 
 
 def _change_undone(step: int, settings: MDSettings) -> float:
     """Ratio of lengths: LAMMPS changes the cell after it has computed forces, and writes it after that."""
-    if step == 0:
-        return 1.0
-    growth = (settings.volume_factor ** (1.0 / 3.0) - 1.0) / settings.steps
-    return (1.0 + growth * (step - 1)) / (1.0 + growth * step)
+    before, after = (1.0 + (settings.volume_factor - 1.0) * at / settings.steps for at in (max(step - 1, 0), step))
+    return (before / after) ** (1.0 / 3.0)
 
 
 def _energies(log: Path) -> dict[int, float]:
@@ -192,43 +240,3 @@ def _energies(log: Path) -> dict[int, float]:
         elif columns and len(words) == len(columns) and words[0].isdecimal():  # others are warnings
             found[int(words[0])] = float(words[columns.index("PotEng")])
     return found
-
-
-def _judge(frames: list[Atoms], settings: MDSettings, checks: FailureSettings, error: str) -> MDRun:
-    """The outcome of a trajectory, judged frame by frame as while ASE runs."""
-    thermo, kept = Thermo(), []
-    last: Atoms | None = None
-    for frame in frames:
-        step = frame.info["step"]
-        found = check(
-            frame,
-            checks,
-            step=step,
-            time_fs=step * settings.timestep,
-            target_temperature=settings.target_temperature(step),
-            previous_temperature=thermo.temperature[-1] if thermo.temperature else None,
-        )
-        if found is not None:
-            return _outcome(kept, last, thermo, found, frame)
-        thermo.record(frame, step * settings.timestep / 1000.0, settings.target_temperature(step))
-        last = frame
-        if step % settings.save_every == 0:
-            kept.append(frame)
-    assert last is not None  # noqa: S101  # for the type checker; there are frames
-    step = last.info["step"]
-    if error:
-        return _outcome(kept, last, thermo, Failure("calculator", step, step * settings.timestep, detail=error), None)
-    if step < settings.steps // settings.check_every * settings.check_every:
-        early = "LAMMPS stopped by itself, see fix halt in watch.in"
-        return _outcome(kept, last, thermo, Failure("calculator", step, step * settings.timestep, detail=early), None)
-    run = _outcome(kept, last, thermo, None, None)
-    run.time_ps = settings.steps * settings.timestep / 1000.0
-    return run
-
-
-def _outcome(
-    kept: list[Atoms], last: Atoms | None, thermo: Thermo, failure: Failure | None, failed: Atoms | None
-) -> MDRun:
-    if last is not None and (not kept or kept[-1] is not last):
-        kept = [*kept, last]
-    return MDRun(failure is None, failure, failure.time_fs / 1000.0 if failure else 0.0, thermo, kept, failed)

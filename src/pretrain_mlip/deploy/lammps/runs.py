@@ -127,7 +127,18 @@ def refuse_constraints(atoms: Atoms) -> None:
 def write_structure(
     path: str | os.PathLike[str], atoms: Atoms, elements: Sequence[str], *, velocities: bool = False
 ) -> Prism:
-    """Write a data file of a periodic structure; the atom types are the elements in the order given."""
+    """Write a data file of a periodic structure; the atom types are the elements in the order given.
+
+    Raises:
+        InputError: atoms of one element differ in their mass.
+    """
+    for symbol, indices in atoms.symbols.indices().items():
+        masses = atoms.get_masses()[indices]
+        if np.ptp(masses) > 0:
+            raise InputError(
+                f"LAMMPS: atoms of {symbol} have masses from {masses.min():g} to {masses.max():g}; a data file has "
+                "one for each element"
+            )
     prism = Prism(atoms.cell.array, pbc=True)
     write_lammps_data(
         path,
@@ -223,6 +234,8 @@ def _error_of(output: str, errors: str, status: int) -> str:
     for number, line in enumerate(lines):
         if line.startswith("ERROR"):
             more = lines[number + 1 : number + 2]
+            if f"pair style '{PLUGIN}'" in line:
+                more = ["- build it: pretrain-mlip lammps build-plugin"]
             return " ".join([line, *(text for text in more if text and not text.startswith(("Last", "For more")))])
     said = [line.strip() for line in lines if any(map(str.isalnum, line))]  # a launcher draws frames around its words
     return f"exit status {status}: {' '.join(said[-3:]) or 'no output'}"

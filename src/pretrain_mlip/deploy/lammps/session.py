@@ -21,6 +21,7 @@ from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.potentials.base import Potential
 
 FIX = "pretrain_mlip"
+ROUNDING = 1e-14  # relative
 IMAGE_BITS = {4: 10, 8: 21}  # of each direction, by bytes of the number that holds all three
 
 
@@ -64,6 +65,7 @@ class LammpsSession:
         module = import_lammps()
         self.calculator = _calculator(potential, dtype=dtype, skin=skin, **options)
         self._fault: BaseException | None = None
+        self._last: tuple[Atoms, dict[str, Any]] | None = None  # of LAMMPS's axes, and what was found for it
         self.elements = sorted(set(atoms.symbols))
         numbers = {symbol: atoms.numbers[list(atoms.symbols).index(symbol)] for symbol in self.elements}
         self._numbers = np.array([0, *(numbers[symbol] for symbol in self.elements)])  # by atom type
@@ -125,18 +127,24 @@ class LammpsSession:
 
     @property
     def energy(self) -> float:
-        """Potential energy in eV."""
+        """Potential energy in eV, of the last run."""
         return float(self.engine.get_thermo("pe"))
 
     @property
     def atoms(self) -> Atoms:
-        """The structure as it is now, in ASE's axes, with momenta, energy, forces and stress."""
+        """The structure as it is now, in ASE's axes, with momenta, and its own energy, forces and stress.
+
+        They are computed where it has changed since LAMMPS asked for forces, as by ``displace_atoms``.
+
+        Raises:
+            InputError: boundaries are no longer periodic, or the potential cannot compute it.
+        """
         current = self._current()
         cell = self._prism.vector_to_ase(current.cell.array)
         made = Atoms(current.numbers, positions=self._prism.vector_to_ase(current.positions), cell=cell, pbc=True)
         velocities = self._by_id(self.engine.numpy.extract_atom("v"))
         made.set_velocities(self._prism.vector_to_ase(velocities) / (1000.0 * units.fs))
-        results = self.calculator.results
+        results = self._results_of(current)
         made.calc = SinglePointCalculator(
             made,
             energy=results["energy"],
@@ -145,13 +153,21 @@ class LammpsSession:
         )
         return made
 
+    def _results_of(self, atoms: Atoms) -> dict[str, Any]:
+        if self._last is None or not _same(self._last[0], atoms):
+            PretrainedMLIP.calculate(self.calculator, atoms)
+            self._last = atoms, dict(self.calculator.results)
+        return self._last[1]
+
     def _by_id(self, values: np.ndarray) -> np.ndarray:
         count = self.engine.extract_setting("nlocal")
         return np.array(values[:count])[np.argsort(self.engine.numpy.extract_atom("id")[:count])]
 
     def _current(self) -> Atoms:
         """The structure in LAMMPS's axes, its atoms in the order of their IDs and not folded into the cell."""
-        low, high, xy, yz, xz, _, _ = self.engine.extract_box()
+        low, high, xy, yz, xz, is_periodic, _ = self.engine.extract_box()
+        if not all(is_periodic):
+            raise InputError("LammpsSession: boundaries have to stay p p p; put vacuum around what is not periodic")
         (lx, ly, lz) = np.subtract(high, low)
         cell = np.array([[lx, 0.0, 0.0], [xy, ly, 0.0], [xz, yz, lz]])
         images = self._by_id(self.engine.numpy.extract_atom("image"))
@@ -167,8 +183,7 @@ class LammpsSession:
     ) -> None:
         try:
             current = self._current()
-            PretrainedMLIP.calculate(self.calculator, current)
-            found = self.calculator.results
+            found = self._results_of(current)
             order = np.argsort(np.argsort(tag[:count]))
             forces[:] = found["forces"][order]
             sxx, syy, szz, syz, sxz, sxy = -current.get_volume() * found["stress"]
@@ -179,6 +194,16 @@ class LammpsSession:
             self._fault = error
             forces[:] = 0.0
             engine.force_timeout()
+
+
+def _same(one: Atoms, other: Atoms) -> bool:
+    """Whether structures are equal, but for the rounding of positions that were folded and unfolded."""
+    return (
+        len(one) == len(other)
+        and bool((one.numbers == other.numbers).all())
+        and bool((one.cell.array == other.cell.array).all())
+        and bool(np.abs(one.positions - other.positions).max() <= ROUNDING * max(1.0, np.abs(one.positions).max()))
+    )
 
 
 def _calculator(
