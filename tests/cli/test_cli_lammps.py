@@ -76,6 +76,10 @@ def test_exports_with_a_deck(work: Path) -> None:
         deck = told.removeprefix("lmp -in ")
         (work / deck).write_text((work / deck).read_text().replace("run 1000", "run 3"))
         assert "Total wall time" in run_lammps(deck, work, program=find_program())
+    again = run(work, "export", "eam.json", "-o", "metal.eam.alloy", "--with-deck", "start.extxyz", status=2)
+    assert "metal.in: is there, and is not written over" in again
+    run(work, "export", "eam.json", "-o", "a.new.eam.alloy", "--with-deck", "start.extxyz")
+    assert (work / "a.new.in").exists()
     told = run(work, "export", "model.pt", "--format", "mliap", "-o", "glass.mliap")
     assert "comm_modify cutoff 14.5; pair_style mliap unified glass.mliap 1; pair_coeff * * O Si" in told
     wrong = ("--format", "mliap", "-o", "x.mliap", "--threads", 2)

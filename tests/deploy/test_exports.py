@@ -20,7 +20,7 @@ from pretrain_mlip.deploy import exports
 from pretrain_mlip.deploy.exports import write_export
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.graphs.graph import edge_vectors, make_graph
-from pretrain_mlip.potentials.base import Potential
+from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
 from pretrain_mlip.potentials.checkpoint import load_potential, save_potential
 from pretrain_mlip.potentials.ensemble import Ensemble
 from pretrain_mlip.potentials.exported import Exported, evaluate, load_exported
@@ -189,6 +189,18 @@ def test_code_that_gives_other_numbers_is_not_written(tmp_path: Path, monkeypatc
     ):
         write_export(network("cgcnn"), tmp_path / "x.ts.pt", "torchscript")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_small_fault_beside_large_reference_energies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 µeV an atom, which a tolerance relative to energies of -400 eV would let pass."""
+
+    def raised(energy: float) -> SumPotential:
+        network_and_references = ReferenceEnergies({"O": -430.0 + energy, "Si": -160.0})
+        return SumPotential([network_and_references, network("cgcnn")])
+
+    monkeypatch.setattr(exports, "trace", lambda _, **options: trace(raised(1e-5), **options))
+    with pytest.raises(ComputationError, match=r"energies differ by 1\.0e-05"):
+        write_export(raised(0.0), tmp_path / "x.ts.pt", "torchscript")
 
 
 def test_what_cannot_be_exported(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

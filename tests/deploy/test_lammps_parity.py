@@ -15,7 +15,7 @@ from pretrain_mlip import PretrainedMLIP
 from pretrain_mlip.deploy.exports import in_precision, write_export
 from pretrain_mlip.deploy.lammps import doctor, parity
 from pretrain_mlip.deploy.lammps.mliap import write_mliap
-from pretrain_mlip.deploy.lammps.parity import TOLERANCES, Parity
+from pretrain_mlip.deploy.lammps.parity import TOLERANCES, Comparison, Parity
 from pretrain_mlip.deploy.lammps.runs import BAR, Found, periodic, potential_lines, single_point
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.base import Potential
@@ -103,6 +103,13 @@ def test_mliap(name: str, mliap: Path, tmp_path: Path) -> None:
     for case, ranks in (("triclinic", 1), ("one atom, cell smaller than the cutoff", 1), ("slab", 2), ("many", 2)):
         found = single_point(cases[case], lines, ELEMENTS, tmp_path, program=mliap, ranks=ranks)
         check(found, expected(potential, cases[case]), cases[case])
+
+
+def test_rounding_grows_with_forces() -> None:
+    limit = TOLERANCES["float32"]
+    for largest, forces, passed in ((0.5, 9e-5, True), (0.5, 2e-4, False), (450.0, 2e-4, True), (450.0, 0.05, False)):
+        found = Comparison("hot", 10, "", 1, energy=1e-6, forces=forces, pressure=1.0, largest=largest)
+        assert found.within(limit) is passed
 
 
 def test_the_comparison_itself(plugin: Path, lmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

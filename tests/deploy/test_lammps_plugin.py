@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import ase.io
@@ -24,6 +26,7 @@ from pretrain_mlip.deploy.lammps.library import find_library
 from pretrain_mlip.deploy.lammps.runs import SETUP, periodic, potential_lines, run_lammps, write_structure
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.potentials.checkpoint import save_potential
+from pretrain_mlip.potentials.exported import ExportInfo
 
 END = """
 variable energy equal pe
@@ -31,6 +34,7 @@ print "$(pe:%.17g)" file energy.txt
 write_data end.data nocoeff
 """
 NO_IDS = "region b block 0 9 0 9 0 9\ncreate_box 2 b\ncreate_atoms 1 single 1 1 1\nmass * 1.0"
+BONDS = "region b block 0 9 0 9 0 9\ncreate_box 2 b bond/types 1\ncreate_atoms 1 single 1 1 1\nmass * 1.0"
 QUIET = ["neighbor 1.0 bin", "neigh_modify every 1 delay 0 check yes", "thermo_style custom step pe press"]
 
 
@@ -194,6 +198,10 @@ def test_dynamics_are_those_of_ase(model: Path, lmp: Path, tmp_path: Path) -> No
         ({"{model}": "{truncated}"}, "cannot read"),
         ({"{model}": "{checkpoint}"}, "cannot read"),
         ({"{model}": "{foreign}"}, "not a file that 'pretrain-mlip export' wrote"),
+        ({"run 0": "pair_style pretrain_mlip threads 2\nrun 0"}, "coeffs are not set"),
+        ({"{model}": "{other}"}, "made with torch 2.0.0, and this is"),
+        ({"atom_style atomic": "atom_style bond", "read_data start.data": BONDS}, "needs bonded neighbors too"),
+        ({"pretrain_mlip\n": "pretrain_mlip device warp\n"}, "cannot read"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -213,13 +221,34 @@ def test_errors(changes: dict[str, str], message: str, model: Path, lmp: Path, t
     import torch
 
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), foreign)
+    other = made_with_another_torch(tmp_path / "other.pt2")
     write_structure(tmp_path / "start.data", crystal(), ELEMENTS)
     (tmp_path / "in").write_text(
-        deck.format(model=model, truncated=truncated, checkpoint=checkpoint, foreign=foreign) + "\n"
+        deck.format(model=model, truncated=truncated, checkpoint=checkpoint, foreign=foreign, other=other) + "\n"
     )
     with pytest.raises(ComputationError) as caught:
         run_lammps("in", tmp_path, program=lmp)
     assert message in str(caught.value)
+    assert "frame #" not in (tmp_path / "log.lammps").read_text()  # torch's stack of calls
+
+
+def made_with_another_torch(path: Path) -> Path:
+    """What a .pt2 says of itself; there is no code in it, which must not be looked for."""
+    info = ExportInfo("O Si", "4.5", "3", "8", "float64", "cpu", "1", "2.0.0", "1.0")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("other/archive_format", "pt2")
+        archive.writestr("other/data/aotinductor/model/1.wrapper_metadata.json", json.dumps(info.as_texts()))
+    return path
+
+
+def test_elements_in_another_order_are_noticed(model: Path, lmp: Path, tmp_path: Path) -> None:
+    lines = [
+        ["read_data start.data", *potential_lines(model, order), *QUIET, "run 0"] for order in (ELEMENTS, ["Si", "O"])
+    ]
+    right, wrong = (run(each, crystal(), tmp_path, lmp, ranks=2) for each in lines)
+    assert "mass" not in right
+    assert "are the elements in the order of the types?" in wrong
+    assert "atom type 1 is Si (mass 28.09), and has the mass 16" in wrong
 
 
 CAUGHT = """
@@ -308,7 +337,7 @@ def test_what_cannot_be_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
     with pytest.raises(InputError, match=r"no C\+\+ compiler.*no-compiler"):
         build.build_plugin()
-    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("CXX", "false g++")
     with pytest.raises(ComputationError, match=r"false failed .*build.log"):
         build.build_plugin()
     assert [path.name for path in (tmp_path / "cache" / "lammps").iterdir()] == ["build.log"]

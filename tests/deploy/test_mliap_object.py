@@ -36,6 +36,17 @@ def test_a_deck_with_too_small_a_halo_is_refused(mliap: Path, tmp_path: Path) ->
             single_point(atoms, lines, ELEMENTS, tmp_path, program=mliap, ranks=ranks)
 
 
+def test_a_halo_that_becomes_too_small_is_refused(mliap: Path, tmp_path: Path) -> None:
+    halo = write_mliap(tmp_path / "model.mliap", potential_named("cgcnn")).halo
+    write_structure(tmp_path / "start.data", STRUCTURES["triclinic"] * (2, 2, 2), ELEMENTS)
+    lines = [*SETUP, "read_data start.data", f"comm_modify cutoff {halo}", "pair_style mliap unified model.mliap 1"]
+    lines += [f"pair_coeff * * {' '.join(ELEMENTS)}", "run 0", 'print "so far"', "comm_modify cutoff 10", "run 0"]
+    (tmp_path / "in").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ComputationError, match="ghost atoms lack neighbours"):
+        run_lammps("in", tmp_path, program=mliap, ranks=2)
+    assert "so far" in (tmp_path / "log.lammps").read_text()
+
+
 def test_processes_without_atoms_add_nothing(mliap: Path, tmp_path: Path) -> None:
     """From the start on, and when all atoms have left: LAMMPS adds up what is in the object."""
     written = write_mliap(tmp_path / "model.mliap", potential_named("cgcnn"))

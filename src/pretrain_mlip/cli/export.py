@@ -62,14 +62,15 @@ def export(
 
     Example: pretrain-mlip export runs/silica_mini/models/finetune/best.pt --format pt2 -o silica.pt2
     """
-    from pretrain_mlip.deploy.lammps.decks import types_of, write_deck
+    from pretrain_mlip.deploy.lammps.decks import files_of_deck, types_of, write_deck
     from pretrain_mlip.potentials.checkpoint import load_potential
 
     of_tables = include_e0 or points_r is not None or points_rho is not None
     _check_options(file_format, of_tables=of_tables, threads=threads, dtype=dtype)
     atoms, model, halo = _first(with_deck), load_potential(potential), 0.0
     if atoms is not None:
-        types_of(atoms, model.elements)  # names what the potential does not know, before anything is compiled
+        types_of(atoms, model.elements)  # refused before anything is compiled
+        files_of_deck(output)
     if file_format == "setfl":
         _write_setfl(model, potential, output, points_r=points_r, points_rho=points_rho, include_e0=include_e0)
     elif file_format == "mliap":

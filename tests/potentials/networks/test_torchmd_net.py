@@ -50,12 +50,14 @@ def test_derivative_by_hand(options: dict[str, object], name: str, monkeypatch: 
     potential = network(**options)
     given = inputs(potential, STRUCTURES[name])
     energies, gradient = potential.energies_and_gradient(*given, create_graph=True)  # by automatic differentiation
+    # At the tip of the cone, where one atom in a cell is, the direction of a vector is that of its rounding
+    accuracy = 1e-7 if name.startswith("one atom") and not potential.settings.norm_softening else 1e-12
     monkeypatch.setattr(attention_sums, "_BLOCK", 16 * 50)  # several blocks, the last one not full
     for limit in (None, 1e-6):  # with and without what is kept for the derivative
         potential.memory_limit = limit
         by_hand = potential.energies_and_gradient(*given)
         assert by_hand[0].numpy() == pytest.approx(energies.detach().numpy(), abs=1e-12)
-        assert by_hand[1].numpy() == pytest.approx(gradient.detach().numpy(), abs=1e-12)
+        assert by_hand[1].numpy() == pytest.approx(gradient.detach().numpy(), rel=0, abs=accuracy)
 
 
 def test_a_memory_limit_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:

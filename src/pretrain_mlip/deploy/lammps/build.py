@@ -12,6 +12,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from ase.data import atomic_masses, chemical_symbols
+
 import pretrain_mlip
 from pretrain_mlip.deploy.lammps import cache
 from pretrain_mlip.deploy.lammps.library import (
@@ -25,6 +27,7 @@ from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.files import make_folder, write_json
 
 LOG = "build.log"
+MASSES = "masses.inc"  # of the elements, for pair_pretrain_mlip.cpp
 
 
 def build_plugin(
@@ -127,24 +130,25 @@ def _family(text: str) -> str:
 def _commands(library: LammpsLibrary, include: Path, mpi_include: Path) -> list[list[str]]:
     torch = import_torch()
     folder = Path(str(torch.__file__)).parent
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
+    compiler = shlex.split(os.environ.get("CXX") or "g++")  # may be "ccache g++"
+    if shutil.which(compiler[0]) is None:
         raise InputError(
-            f"no C++ compiler: '{compiler}' is not found; install g++ (Debian: apt install g++; conda: conda install "
-            "gxx), or name one in the environment variable CXX. Without a compiler, drive LAMMPS from Python with "
-            "pretrain_mlip.deploy.lammps.session"
+            f"no C++ compiler: '{compiler[0]}' is not found; install g++ (Debian: apt install g++; conda: conda "
+            "install gxx), or name one in the environment variable CXX. Without a compiler, drive LAMMPS from Python "
+            "with pretrain_mlip.deploy.lammps.session"
         )
-    shared = [compiler, "-O2", "-fPIC", "-shared", "-fvisibility=hidden"]
+    version = f'-DPRETRAIN_MLIP_TORCH="{torch.__version__}"'
+    shared = [*compiler, "-I.", "-O2", "-fPIC", "-shared", "-fvisibility=hidden"]
     cuda = (folder / "lib" / "libtorch_cuda.so").is_file()
     pair = [
         *[*shared, "-std=c++17", f"-DLAMMPS_{library.integers}", f"-I{include}", f"-I{mpi_include}"],
         *[f'-DPRETRAIN_MLIP_LAMMPS="{library.version_text}"', f"-DPRETRAIN_MLIP_LAMMPS_NUMBER={library.version}"],
-        f'-DPRETRAIN_MLIP_TORCH="{torch.__version__}"',
+        version,
         f'-DPRETRAIN_MLIP_TORCH_FOLDER="{folder}"',
         *[str(cache.SOURCES / "pair_pretrain_mlip.cpp"), "-o", cache.PLUGIN, "-ldl"],
     ]
     backend = [
-        *[*shared, "-std=c++20", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"],
+        *[*shared, "-std=c++20", version, f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"],
         *[f"-I{folder / 'include'}", f"-I{folder / 'include/torch/csrc/api/include'}"],
         *[str(cache.SOURCES / "backend.cpp"), "-o", cache.BACKEND],
         *[f"-L{folder / 'lib'}", f"-Wl,-rpath,{folder / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"],
@@ -158,6 +162,8 @@ def _compile(commands: list[list[str]], parent: Path) -> Path:
     """Run compilers side by side in a new folder, which is left there, or, after an error, only their words."""
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=".building-"))
     folder.chmod(0o755)
+    masses = zip(chemical_symbols[1:], atomic_masses[1:], strict=True)
+    (folder / MASSES).write_text("".join(f'{{"{symbol}", {mass}}},\n' for symbol, mass in masses), encoding="utf-8")
     try:
         running = [
             subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603

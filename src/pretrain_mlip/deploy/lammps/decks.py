@@ -14,6 +14,7 @@ from pretrain_mlip.deploy.lammps.runs import (
     periodic,
     potential_lines,
     refuse_constraints,
+    stem_of,
     style_of,
     write_structure,
 )
@@ -58,12 +59,12 @@ def write_deck(
         The input file. The three files belong into one folder.
 
     Raises:
-        InputError: see ``types_of`` and ``refuse_constraints``.
+        InputError: see ``types_of``, ``refuse_constraints`` and ``files_of_deck``.
     """
     model, symbols = Path(model), types_of(atoms, elements)
     refuse_constraints(atoms)
-    name = model.name.partition(".")[0]
-    data, deck = model.with_name(f"{name}.data"), model.with_name(f"{name}.in")
+    deck, data = files_of_deck(model)
+    name = deck.stem
     with atomic_path(data) as temporary:
         write_structure(temporary, periodic(atoms, cutoff), symbols)
     lines = [
@@ -75,6 +76,20 @@ def write_deck(
     ]
     write_text(deck, "\n".join(lines) + MOTION.format(name=name, symbols=" ".join(symbols)))
     return deck
+
+
+def files_of_deck(model: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """The input file and the data file that go with an exported potential.
+
+    Raises:
+        InputError: one is there already, and may have been edited.
+    """
+    model = Path(model)
+    deck, data = (model.with_name(stem_of(model) + suffix) for suffix in (".in", ".data"))
+    for file in (deck, data):
+        if file.exists():
+            raise InputError(f"{file}: is there, and is not written over; move it away, or export without a deck")
+    return deck, data
 
 
 def types_of(atoms: Atoms, elements: Sequence[str]) -> list[str]:

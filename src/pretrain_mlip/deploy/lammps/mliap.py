@@ -5,8 +5,9 @@ LAMMPS's Python needs this package, torch and numpy, and nobody should load such
 
 A process computes its own atoms, and for that the features of all atoms within ``layers - 1`` steps of them: on CPUs
 LAMMPS hands over neighbours of ghosts as well (``ghostneigh 1``), as far as ``comm_modify cutoff`` reaches. With less
-energies would be silently wrong; at the first call every ghost's surroundings are therefore compared with those of the
-atom that it is an image of. In builds with KOKKOS features travel between processes instead, and neither is needed.
+energies would be silently wrong; at the first call, the second, the fourth and so on every ghost's surroundings are
+therefore compared with those of the atom that it is an image of. In builds with KOKKOS features travel between
+processes instead, and neither is needed.
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ class MLIAPPotential:
         self.interface = None  # LAMMPS's own, from when it loads this
         self.ndescriptors = self.nparams = 1  # not used, but arrays of these sizes are made
         self._module: Any = None
-        self._checked = False
+        self._calls = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_module": None, "_checked": False, "interface": None}
+        return self.__dict__ | {"_module": None, "_calls": 0, "interface": None}
 
     def pickle(self, path: str) -> None:
         """As LAMMPS's own objects have it."""
@@ -95,9 +96,9 @@ class MLIAPPotential:
             )
         centre, neighbour, vectors = _edges(data)
         needed = self._needed(own, data.ntotal, centre, neighbour)
-        if self.layers > 1 and not self._checked:
+        self._calls += 1
+        if self.layers > 1 and self._calls.bit_count() == 1:  # 1, 2, 4, 8, ...: cells change, at next to no cost
             self._check_surroundings(own, needed, centre, vectors)
-            self._checked = True
         if own == 0:
             data.energy = 0.0  # LAMMPS adds what was there before
             return

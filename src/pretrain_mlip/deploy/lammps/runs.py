@@ -56,6 +56,13 @@ class Found:
     stress: np.ndarray
 
 
+def stem_of(model: str | os.PathLike[str]) -> str:
+    """The name of an exported file without what it ends in."""
+    name = Path(model).name
+    ends = (".eam.alloy", ".eam.fs", *SUFFIXES)
+    return next((name.removesuffix(end) for end in ends if name.endswith(end)), name)
+
+
 def style_of(model: str | os.PathLike[str]) -> str:
     """The pair style for a file that ``export`` wrote.
 
@@ -80,6 +87,8 @@ def potential_lines(model: str | os.PathLike[str], elements: Sequence[str], halo
         halo: Å around its own atoms that a process has to know, for mliap: see ``mliap.MLIAPPotential``.
     """
     style, symbols = style_of(model), " ".join(elements)
+    if any(map(str.isspace, str(model))):
+        model = f'"{model}"'
     if style == MLIAP:
         return [f"comm_modify cutoff {halo:g}", f"pair_style mliap unified {model} 1", f"pair_coeff * * {symbols}"]
     return [f"pair_style {style}", f"pair_coeff * * {model} {symbols}"]
@@ -283,6 +292,8 @@ def single_point(
     deck = [*SETUP, "read_data structure.data", *lines]
     (folder / "single.in").write_text("\n".join(deck) + SINGLE_POINT, encoding="utf-8")
     run_lammps("single.in", folder, program=program, ranks=ranks, timeout=timeout)
+    if not (folder / "results.txt").is_file():
+        raise ComputationError(f"{program}: has computed nothing; is it LAMMPS?")
     energy, *pressure = map(float, (folder / "results.txt").read_text(encoding="utf-8").split())
     forces = np.loadtxt(folder / "forces.txt", skiprows=9, ndmin=2)[:, 1:]
     return Found(energy, prism.vector_to_ase(forces), stress_to_ase(pressure, prism))

@@ -86,7 +86,7 @@ class LammpsSession:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "structure.data"
             self._prism = write_structure(path, boxed, self.elements, velocities=with_velocities)
-            self.engine.commands_list([*SETUP, f"read_data {path}"])
+            self.engine.commands_list([*SETUP, f'read_data "{path}"'])
         self.engine.commands_list(
             [
                 f"pair_style zero {cutoff:.17g}",
@@ -109,7 +109,7 @@ class LammpsSession:
         self.engine.close()
 
     def commands(self, *lines: str) -> None:
-        """Run lines of LAMMPS's input.
+        """Run lines of LAMMPS's input, one or several at a time.
 
         Raises:
             ComputationError: LAMMPS refuses a line, or stops while it runs.
@@ -117,7 +117,7 @@ class LammpsSession:
         """
         for line in lines:
             try:
-                self.engine.command(line)
+                self.engine.commands_string(line)
             except Exception as error:
                 raise ComputationError(f"LAMMPS, '{line}': {' '.join(str(error).split())}") from error
             if self._fault is not None:

@@ -22,6 +22,14 @@ const std::string FORMAT_VERSION = "1";
 
 std::string message;  // of the last error
 
+// Without the stack of calls that torch adds
+const char *words_of(const std::exception &error)
+{
+  const auto *of_torch = dynamic_cast<const c10::Error *>(&error);
+  message = of_torch ? of_torch->what_without_backtrace() : error.what();
+  return message.c_str();
+}
+
 // ---- operators through which exported code asks for features of ghosts ----
 
 struct Exchange {
@@ -96,7 +104,8 @@ const std::string &text_of(const Texts &texts, const std::string &name)
 {
   auto found = texts.find(PREFIX + name);
   if (found == texts.end() || found->second.empty())
-    throw std::runtime_error("not a file that 'pretrain-mlip export' wrote as torchscript or pt2");
+    throw std::runtime_error("not a file that 'pretrain-mlip export' wrote as torchscript or pt2, which are made with "
+                             "'pretrain-mlip export CHECKPOINT --format pt2 -o NAME.pt2'");
   return found->second;
 }
 
@@ -104,9 +113,15 @@ Texts open(Model &model, const std::string &file)
 {
   Texts texts;
   if (ends_with(file, ".pt2")) {
+    // Before its code is loaded, which another version of torch may run, and wrongly
+    texts = torch::inductor::AOTIModelPackageLoader::load_metadata_from_package(file, "model");
+    const auto &torch_version = text_of(texts, "torch");
+    if (torch_version != PRETRAIN_MLIP_TORCH)
+      throw std::runtime_error("made with torch " + torch_version + ", and this is " + PRETRAIN_MLIP_TORCH +
+                               "; export it again");
     auto index = model.device.is_cuda() ? model.device.index() : c10::DeviceIndex(-1);
     model.package = std::make_unique<torch::inductor::AOTIModelPackageLoader>(file, "model", false, 1, index);
-    return model.package->get_metadata();
+    return texts;
   }
   for (const char *name : {"format_version", "elements", "cutoff", "exchange_width"}) texts[PREFIX + name] = "";
   auto script = torch::jit::load(file, model.device, texts);
@@ -132,8 +147,7 @@ const char *load(const char *file, const char *device, void **result, pretrain_m
     *result = model.release();
     return nullptr;
   } catch (const std::exception &error) {
-    message = error.what();
-    return message.c_str();
+    return words_of(error);
   }
 }
 
@@ -167,8 +181,7 @@ const char *evaluate(void *pointer, const pretrain_mlip_input *input, pretrain_m
     return nullptr;
   } catch (const std::exception &error) {
     current = {};
-    message = error.what();
-    return message.c_str();
+    return words_of(error);
   }
 }
 

@@ -18,11 +18,14 @@
 
 #include <dlfcn.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <string_view>
+#include <utility>
 
 using namespace LAMMPS_NS;
 
@@ -32,6 +35,10 @@ using namespace LAMMPS_NS;
 #endif
 
 static constexpr char REBUILD[] = "run 'pretrain-mlip lammps build-plugin'";
+static constexpr double SAME_MASS = 0.1;  // relative; isotopes of all but the lightest elements are closer
+static constexpr std::pair<std::string_view, double> MASSES[] = {
+#include "masses.inc"
+};
 static constexpr int FEWEST = 2;  // atoms and edges that exported code is made for
 
 // ---- set up ----
@@ -68,6 +75,14 @@ void PairPretrainMLIP::allocate()
 
 void PairPretrainMLIP::settings(int narg, char **arg)
 {
+  // What is said again starts anew, and the model may belong to another device
+  threads = 0;
+  device = "cpu";
+  if (model) backend->unload(model);
+  model = nullptr;
+  if (allocated)
+    for (int i = 1; i <= atom->ntypes; i++)
+      for (int j = i; j <= atom->ntypes; j++) setflag[i][j] = 0;
   for (int k = 0; k < narg; k += 2) {
     if (k + 1 == narg) utils::missing_cmd_args(FLERR, std::string("pair_style pretrain_mlip ") + arg[k], error);
     if (!strcmp(arg[k], "threads")) {
@@ -130,10 +145,8 @@ void PairPretrainMLIP::coeff(int narg, char **arg)
   if (model) backend->unload(model);
   model = nullptr;
   if (const char *message = backend->load(file.c_str(), device.c_str(), &model, &info))
-    error->all(FLERR,
-               "Pair style pretrain_mlip cannot read {}: {}\nMake the file with 'pretrain-mlip export CHECKPOINT "
-               "--format pt2 -o NAME.pt2' and the torch in {}",
-               file, message, PRETRAIN_MLIP_TORCH_FOLDER);
+    error->all(FLERR, "Pair style pretrain_mlip, torch in {}, cannot read {}: {}", PRETRAIN_MLIP_TORCH_FOLDER, file,
+               message);
   std::vector<std::string> known;
   std::istringstream words(info.elements);
   for (std::string word; words >> word;) known.push_back(word);
@@ -155,6 +168,11 @@ void PairPretrainMLIP::init_style()
 {
   if (strcmp(update->unit_style, "metal") != 0)
     error->all(FLERR, "Pair style pretrain_mlip needs 'units metal' (eV, Å), not '{}'", update->unit_style);
+  if (atom->molecular != Atom::ATOMIC)
+    for (int k = 1; k < 4; k++)
+      if (force->special_lj[k] != 1.0)
+        error->all(FLERR, "Pair style pretrain_mlip needs bonded neighbors too: 'special_bonds lj/coul 1 1 1'");
+  check_masses();
   if (!force->newton_pair) error->all(FLERR, "Pair style pretrain_mlip needs 'newton on'");
   if (!atom->tag_enable) error->all(FLERR, "Pair style pretrain_mlip needs atom IDs: leave out 'atom_modify id no'");
   if (atom->map_style == Atom::MAP_NONE) {  // by which images find their atoms
@@ -167,6 +185,19 @@ void PairPretrainMLIP::init_style()
   force->pair->comm_forward = MAX(force->pair->comm_forward, comm_forward);
   force->pair->comm_reverse = MAX(force->pair->comm_reverse, comm_reverse);
   backend->set_threads(threads ? threads : comm->nthreads);
+}
+
+// Elements in another order than the types of the structure give forces that nobody notices
+void PairPretrainMLIP::check_masses()
+{
+  if (!atom->mass || comm->me != 0) return;
+  for (int type = 1; type <= atom->ntypes; type++) {
+    if (map[type] < 0 || !atom->mass_setflag[type]) continue;
+    for (const auto &[symbol, mass] : MASSES)
+      if (symbol == std::string(elements[map[type]]) && std::abs(atom->mass[type] / mass - 1.0) > SAME_MASS)
+        error->warning(FLERR, "Pair style pretrain_mlip: atom type {} is {} (mass {:.4g}), and has the mass {:.4g}: are "
+                              "the elements in the order of the types?", type, symbol, mass, atom->mass[type]);
+  }
 }
 
 double PairPretrainMLIP::init_one(int i, int j)

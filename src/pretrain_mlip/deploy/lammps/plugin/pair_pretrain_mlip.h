@@ -45,6 +45,7 @@ class PairPretrainMLIP : public Pair {
 
   void allocate();
   void load_backend();
+  void check_masses();
   void assign_rows();
   void list_edges();
   void fill_up();
