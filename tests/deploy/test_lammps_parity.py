@@ -143,7 +143,7 @@ def test_the_comparison_itself(plugin: Path, lmp: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(
         doctor,
         "try_routes",
-        lambda _: [
+        lambda *_: [
             doctor.Route(name, works=False) for name in ("eam/alloy", "eam/fs", "pretrain_mlip", "mliap", doctor.RANKS)
         ],
     )

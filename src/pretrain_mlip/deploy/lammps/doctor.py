@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,13 @@ from pretrain_mlip.errors import PretrainMLIPError
 
 EXTERNAL, RANKS = "fix external", "2 processes"
 NAMES = ("lmp", "lmp_mpi", "lmp_serial", "lmp_kokkos")
+MANYBODY = "a LAMMPS with the package MANYBODY (-D PKG_MANYBODY=on); that of pip has it"
+REMEDIES = {  # pair style -> what to do where it cannot be created
+    SETFL: MANYBODY,
+    FINNIS_SINCLAIR: MANYBODY,
+    PLUGIN: "pretrain-mlip lammps build-plugin",
+    MLIAP: "conda install -c conda-forge lammps, or a build with ML-IAP and Python (see the documentation)",
+}
 PATIENCE = 120.0  # s for a run of two atoms
 
 # In a process of its own, since a LAMMPS that cannot be loaded may end it
@@ -77,35 +84,37 @@ def version_of(program: Path) -> str:
     return match.group(1).strip() if match else ""
 
 
-def try_routes(program: Path) -> list[Route]:
-    """Try every pair style in a program, with potentials of two silicon atoms."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+def try_routes(program: Path, names: Collection[str] = (*REMEDIES, RANKS)) -> list[Route]:
+    """Try pair styles in a program, with potentials of two silicon atoms.
+
+    Args:
+        program: LAMMPS.
+        names: of pair styles, and ``RANKS`` for two processes, with eam/alloy.
+    """
+    with tempfile.TemporaryDirectory() as folder:
         atoms = Atoms("Si2", positions=[[0, 0, 0], [0, 0, 2.2]], cell=[12.0] * 3, pbc=True)
-        files = _write_potentials(folder)
-        routes = []
-        for style, (file, remedy) in files.items():
-            lines = potential_lines(file, ["Si"], halo=6.0)
-            routes.append(_try(style, partial(_run, atoms, lines, folder, program), remedy))
-        lines = potential_lines(files[SETFL][0], ["Si"])
-        remedy = "pip install mpich, or a LAMMPS that was built with MPI"
-        return [*routes, _try(RANKS, partial(_run, atoms, lines, folder, program, ranks=2), remedy)]
+
+        def run(style: str, ranks: int = 1) -> None:
+            lines = potential_lines(_write_potential(style, Path(folder)), ["Si"], halo=6.0)
+            single_point(atoms, lines, ["Si"], folder, program=program, ranks=ranks, timeout=PATIENCE)
+
+        routes = [_try(style, partial(run, style), remedy) for style, remedy in REMEDIES.items() if style in names]
+        if RANKS in names:
+            remedy = "pip install mpich, or a LAMMPS that was built with MPI"
+            routes.append(_try(RANKS, partial(run, SETFL, ranks=2), remedy))
+        return routes
 
 
 def try_session() -> Route:
     """Try ``LammpsSession`` with the module of this environment."""
     with tempfile.TemporaryDirectory() as name:
-        file = _write_potentials(Path(name))[PLUGIN][0]
+        file = _write_potential(PLUGIN, Path(name))
         command = [sys.executable, "-c", SESSION, str(file)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own program
     if done.returncode == 0:
         return Route(EXTERNAL, works=True)
     said = [line for line in done.stderr.splitlines() if line.strip()] or ["no output"]
     return Route(EXTERNAL, works=False, why=said[-1].partition(": ")[2] or said[-1], remedy=INSTALL)
-
-
-def _run(atoms: Atoms, lines: Sequence[str], folder: Path, program: Path, ranks: int = 1) -> None:
-    single_point(atoms, lines, ["Si"], folder, program=program, ranks=ranks, timeout=PATIENCE)
 
 
 def _try(name: str, run: Callable[[], None], remedy: str) -> Route:
@@ -117,29 +126,24 @@ def _try(name: str, run: Callable[[], None], remedy: str) -> Route:
     return Route(name, works=True)
 
 
-def _write_potentials(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Pair style -> a small potential for it, and what to do where it cannot be created."""
+def _write_potential(style: str, folder: Path) -> Path:
+    """A small potential for a pair style."""
     from pretrain_mlip import build_model
     from pretrain_mlip.deploy.exports import write_export
     from pretrain_mlip.deploy.lammps.mliap import write_mliap
     from pretrain_mlip.potentials.eam.form import EAM
     from pretrain_mlip.potentials.eam.setfl import write_setfl
 
+    if style in (SETFL, FINNIS_SINCLAIR):
+        file = folder / f"metal.eam.{style.removeprefix('eam/')}"
+        write_setfl(EAM(["Si"], cutoff=4.0, form="fs" if style == FINNIS_SINCLAIR else "alloy"), file)
+        return file
     network = build_model("cgcnn", ["Si"], width=4, convolutions=1, gaussians=4, cutoff=3.0, readout_width=4)
+    if style == MLIAP:
+        write_mliap(folder / "network.mliap", network)
+        return folder / "network.mliap"
     write_export(network, folder / "network.ts.pt", "torchscript")
-    write_mliap(folder / "network.mliap", network)
-    write_setfl(EAM(["Si"], cutoff=4.0), folder / "metal.eam.alloy")
-    write_setfl(EAM(["Si"], cutoff=4.0, form="fs"), folder / "metal.eam.fs")
-    manybody = "a LAMMPS with the package MANYBODY (-D PKG_MANYBODY=on); that of pip has it"
-    return {
-        SETFL: (folder / "metal.eam.alloy", manybody),
-        FINNIS_SINCLAIR: (folder / "metal.eam.fs", manybody),
-        PLUGIN: (folder / "network.ts.pt", "pretrain-mlip lammps build-plugin"),
-        MLIAP: (
-            folder / "network.mliap",
-            "conda install -c conda-forge lammps, or a build with ML-IAP and Python (see the documentation)",
-        ),
-    }
+    return folder / "network.ts.pt"
 
 
 def library_lines() -> list[str]:

@@ -18,8 +18,10 @@ from pretrain_mlip.deploy.lammps.library import import_lammps
 from pretrain_mlip.deploy.lammps.mliap import write_mliap
 from pretrain_mlip.deploy.lammps.runs import (
     BAR,
+    FINNIS_SINCLAIR,
     MLIAP,
     PLUGIN,
+    SETFL,
     Found,
     periodic,
     potential_lines,
@@ -33,7 +35,6 @@ from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.eam.setfl import write_setfl
 from pretrain_mlip.potentials.exported import Exported
 
-TABLES = "eam tables"
 PLUGIN_TORCHSCRIPT, PLUGIN_PACKAGE = f"{PLUGIN} .ts.pt", f"{PLUGIN} .pt2"
 
 
@@ -128,12 +129,13 @@ class Parity:
         self.potential: Potential = potential if isinstance(potential, Exported) else in_precision(potential, dtype)
         self.tolerance = TOLERANCES[dtype if self._has_network() else "float64"]
         self.halo = 0.0
-        working = doctor.try_routes(program)
-        states = {route.name: route for route in [*working, doctor.try_session()]}
-        known = self._ways(states)
-        wanted = {name: route for name, route in known.items() if not only or any(part in name for part in only)}
-        self.missing = list(dict.fromkeys(route for route in wanted.values() if not route.works))
-        chosen = [name for name, route in wanted.items() if route.works]
+        known = self._ways()
+        wanted = {name: style for name, style in known.items() if not only or any(part in name for part in only)}
+        tried = {route.name: route for route in doctor.try_routes(program, set(wanted.values()))}
+        if doctor.EXTERNAL in wanted:
+            tried[doctor.EXTERNAL] = doctor.try_session()
+        self.missing = [route for route in tried.values() if not route.works]
+        chosen = [name for name, style in wanted.items() if tried[style].works]
         if not chosen:
             raise InputError(
                 f"{path}: no way into LAMMPS is left; see 'pretrain-mlip lammps doctor' (known: {', '.join(known)})"
@@ -144,20 +146,19 @@ class Parity:
     def _has_network(self) -> bool:
         return not isinstance(self.potential, EmbeddedAtom)
 
-    def _ways(self, states: dict[str, doctor.Route]) -> dict[str, doctor.Route]:
-        """Ways that this kind of potential has, and whether they work."""
-        plugin, session = states[PLUGIN], states[doctor.EXTERNAL]
+    def _ways(self) -> dict[str, str]:
+        """Ways that this kind of potential has, and the pair style of each."""
         if isinstance(self.potential, Exported):
-            return {PLUGIN: plugin, doctor.EXTERNAL: session}
+            return {PLUGIN: PLUGIN, doctor.EXTERNAL: doctor.EXTERNAL}
         ways = {
-            PLUGIN_TORCHSCRIPT: plugin,
-            PLUGIN_PACKAGE: plugin,
-            MLIAP: states[MLIAP],
-            doctor.EXTERNAL: session,
+            PLUGIN_TORCHSCRIPT: PLUGIN,
+            PLUGIN_PACKAGE: PLUGIN,
+            MLIAP: MLIAP,
+            doctor.EXTERNAL: doctor.EXTERNAL,
         }
         if isinstance(self.potential, EmbeddedAtom):
-            style = "eam/fs" if self.potential.form == "fs" else "eam/alloy"
-            return {style: states[style], **ways}
+            style = FINNIS_SINCLAIR if self.potential.form == "fs" else SETFL
+            return {style: style, **ways}
         return ways
 
     def _export(self, route: str, folder: Path) -> Path:
