@@ -205,7 +205,7 @@ print("fine")
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "threads"), [("cgcnn", 2), ("m3gnet", 1), ("torchmd_net", 2)])
+@pytest.mark.parametrize(("name", "threads"), [(name, 1 if name == "m3gnet" else 2) for name in available_models()])
 def test_energies_forces_and_gradients_of_losses(name: str, threads: int) -> None:
     """In a process of its own, which torch 2.13 with its default options makes crash, or compute wrong forces."""
     command = [sys.executable, "-c", CALLS, name, str(threads)]
