@@ -99,18 +99,10 @@ def run_md_lammps(
     with TrajectoryFile(trajectory) as file, tempfile.TemporaryDirectory(dir=beside, prefix=".lammps-") as name:
         folder = Path(name)
         elements = sorted(set(start.symbols))
-        if exported is None:
-            model = _export(loaded, folder, dtype)
-        else:  # beside the decks, since names of files in input cannot have spaces
-            model = folder / f"potential{exported}"
-            model.symlink_to(path.absolute())
-        shutil.copytree(DECKS, folder / "decks")
-        masses = [start.get_masses()[start.symbols == symbol][0] for symbol in elements]
-        with (folder / "decks" / "start.in").open(
-            "a", encoding="utf-8"
-        ) as stream:  # eam/alloy takes those of its tables
-            stream.writelines(f"mass {kind} {mass:.17g}\n" for kind, mass in enumerate(masses, start=1))
-        prism = write_structure(folder / "start.data", start, elements, velocities=True)
+        model = _export(loaded, folder, dtype) if exported is None else folder / f"potential{exported}"
+        if exported is not None:
+            model.symlink_to(path.absolute())  # names of files in input cannot have spaces
+        prism = _write_input(folder, start, elements)
         variables = _variables(start, model, elements, settings, checks, seed)
         error = ""
         try:
@@ -141,6 +133,16 @@ def _look(watch: Watch, frames: Iterator[Atoms], file: TrajectoryFile) -> int | 
             break
         file.append(watch.frames)
     return step
+
+
+def _write_input(folder: Path, start: Atoms, elements: list[str]) -> Prism:
+    """Decks and structure."""
+    shutil.copytree(DECKS, folder / "decks")
+    first = [start.symbols.indices()[symbol][0] for symbol in elements]
+    masses = [f"mass {kind} {start.get_masses()[atom]:.17g}\n" for kind, atom in enumerate(first, start=1)]
+    with (folder / "decks" / "start.in").open("a", encoding="utf-8") as stream:
+        stream.writelines(masses)  # again, since eam/alloy takes those of its tables
+    return write_structure(folder / "start.data", start, elements, velocities=True)
 
 
 def _export(potential: Potential, folder: Path, dtype: str | None) -> Path:
