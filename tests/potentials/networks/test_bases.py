@@ -11,7 +11,14 @@ from tests.conftest import STRUCTURES
 
 from pretrain_mlip.graphs.graph import make_graph
 from pretrain_mlip.potentials.networks import build_model
-from pretrain_mlip.potentials.networks.bases import SmoothBesselBasis, SphericalBesselBasis, spherical_harmonics
+from pretrain_mlip.potentials.networks.bases import (
+    GaussianBasis,
+    SmoothBesselBasis,
+    SphericalBesselBasis,
+    gaussian,
+    spherical_harmonics,
+)
+from pretrain_mlip.potentials.networks.torchmd_net import ExpNormalBasis
 
 
 def test_spherical_bessel_functions() -> None:
@@ -47,6 +54,24 @@ def test_smooth_functions_end_with_two_zero_derivatives() -> None:
         (slope,) = torch.autograd.grad(column, r, create_graph=True)
         (curvature,) = torch.autograd.grad(slope.sum(), r, retain_graph=True)
         assert [float(column.detach()), float(slope.detach()), float(curvature)] == pytest.approx([0, 0, 0], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "basis", [GaussianBasis(0.0, 5.0, 41), ExpNormalBasis(5.0, 32)], ids=lambda each: type(each).__name__
+)
+def test_gaussians_have_no_subnormal_tails(basis: torch.nn.Module) -> None:
+    """In float32, in values and derivatives, and no step in float64."""
+    r = torch.linspace(0.3, 5.0, 2000, requires_grad=True)
+    values = basis(r)
+    (slopes,) = torch.autograd.grad(values.sum(), r, create_graph=True)
+    (curvatures,) = torch.autograd.grad(slopes.square().sum(), r)
+    tiny = torch.finfo(torch.float32).tiny
+    for found in (values, slopes, curvatures):
+        size = found.detach().abs()
+        assert not ((size > 0) & (size < 1e10 * tiny)).any()
+    assert (values == 0).any()
+    exponent = torch.linspace(30.0, 40.0, 10001, dtype=torch.float64)
+    assert (gaussian(exponent) - torch.exp(-exponent)).abs().max() < torch.finfo(torch.float64).eps
 
 
 def test_spherical_harmonics() -> None:

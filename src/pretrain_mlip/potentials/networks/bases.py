@@ -16,7 +16,6 @@ from scipy.optimize import brentq
 from scipy.special import spherical_jn
 from torch import Tensor, nn
 
-
 NEGLIGIBLE = -math.log(torch.finfo(torch.float64).eps)
 
 
@@ -39,8 +38,9 @@ class Constants(nn.Module):
 def gaussian(exponent: Tensor) -> Tensor:
     """exp(-exponent), and zero where that is less than float64 resolves beside 1.
 
-    Tails of gaussians are subnormal numbers in float32, and so are products with what is a little larger. Processors take
-    a hundred times longer for these: a step of a training took four times as long for CGCNN, three for the transformer.
+    Tails of gaussians are subnormal numbers in float32, and so are products with what is a little larger. Processors
+    take a hundred times longer for these: a step of a training took four times as long for CGCNN, three times for the
+    transformer.
     """
     return torch.exp(-exponent.clamp(max=NEGLIGIBLE)) * (exponent < NEGLIGIBLE)
 
