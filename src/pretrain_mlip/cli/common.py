@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pretrain_mlip.calculators.sources import Source
 
 SETTINGS, OUTPUT = "Settings", "Output"
+READABLE = "A checkpoint (.pt), eam.json, setfl tables (.alloy, .fs, .setfl), or an export (.ts.pt, .pt2)"
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file with settings.", rich_help_panel=SETTINGS)
 ]
@@ -30,21 +31,14 @@ Keys = Annotated[
         "virials_key. May be repeated.",
     ),
 ]
-Potential = Annotated[
-    Path,
-    typer.Argument(
-        metavar="POTENTIAL",
-        help="A checkpoint (.pt), eam.json, setfl tables (.alloy, .fs, .setfl), or an export (.ts.pt, .pt2).",
-    ),
-]
+Potential = Annotated[Path, typer.Argument(metavar="POTENTIAL", help=f"{READABLE}.")]
 AnyPotential = Annotated[
     Path | None,
-    typer.Argument(
-        metavar="[POTENTIAL]",
-        help="A checkpoint (.pt), eam.json, setfl tables (.alloy, .fs, .setfl), or an export (.ts.pt, .pt2); or "
-        "--calculator.",
-        show_default=False,
-    ),
+    typer.Argument(metavar="[POTENTIAL]", help=f"{READABLE}; or --calculator.", show_default=False),
+]
+AnyPotentials = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[POTENTIAL]...", help=f"{READABLE}; several are compared.", show_default=False),
 ]
 Calculator = Annotated[
     str | None,

@@ -7,21 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pretrain_mlip.cli.common import OUTPUT, Calculator, Device, Elements, find_source
+from pretrain_mlip.cli.common import OUTPUT, AnyPotentials, Calculator, Device, Elements, find_source
 
 if TYPE_CHECKING:
     from pretrain_mlip.calculators.sources import Source
 
 
 def scan(
-    potentials: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[POTENTIAL]...",
-            help="Checkpoints (.pt), eam.json, setfl tables (.alloy, .fs, .setfl), or exports (.ts.pt, .pt2).",
-            show_default=False,
-        ),
-    ] = None,
+    potentials: AnyPotentials = None,
     calculator: Calculator = None,
     elements: Elements = None,
     r_min: Annotated[float, typer.Option(help="Shortest distance, Å.")] = 0.4,

@@ -111,14 +111,8 @@ def run_md_lammps(
             error = str(stopped)
         finally:  # of an interrupted run as well
             step = _look(watch, _read(folder, prism, start, settings), file)
-        if watch.failure is None and error:
-            if step is None or not any(sign in error for sign in ASTRAY):
-                raise ComputationError(error)
-            watch.fail(step, error)
-        elif watch.failure is None and step is None:
-            raise ComputationError(f"{program}: LAMMPS has written no frame")
-        elif watch.failure is None and step is not None and step < settings.steps:
-            watch.fail(step, "LAMMPS stopped by itself, see fix halt in watch.in")
+        if watch.failure is None:
+            _end(watch, step, error, program)
         run = watch.outcome()
         file.append(run.frames)
     return run
@@ -133,6 +127,18 @@ def _look(watch: Watch, frames: Iterator[Atoms], file: TrajectoryFile) -> int | 
             break
         file.append(watch.frames)
     return step
+
+
+def _end(watch: Watch, step: int | None, error: str, program: Path) -> None:
+    """Judge how LAMMPS ended, where all frames were good: ``step`` is that of the last, ``error`` what LAMMPS said."""
+    if step is None:
+        raise ComputationError(error or f"{program}: LAMMPS has written no frame")
+    if error and not any(sign in error for sign in ASTRAY):
+        raise ComputationError(error)
+    if error:
+        watch.fail(step, error)
+    elif step < watch.settings.steps:
+        watch.fail(step, "LAMMPS stopped by itself, see fix halt in watch.in")
 
 
 def _write_input(folder: Path, start: Atoms, elements: list[str]) -> Prism:
