@@ -11,12 +11,45 @@ from ase.data import covalent_radii
 from ase.io import read
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from pretrain_mlip.dynamics.failure import Failure, FailureSettings, check, first_failure
+from pretrain_mlip.dynamics.checks import Checks, first_failure
+from pretrain_mlip.dynamics.failure import Failure, FailureSettings
+from pretrain_mlip.dynamics.rdf import radial_distribution
+from pretrain_mlip.errors import InputError
 from pretrain_mlip.structures.neighbors import find_pairs
 
 DEFAULTS = FailureSettings()
-OFF = FailureSettings(not_finite=False, min_distance_fraction=None, temperature_margin=None, temperature_jump=None)
+OFF = FailureSettings(
+    not_finite=False,
+    min_distance_fraction=None,
+    temperature_margin=None,
+    temperature_jump=None,
+    max_force=None,
+    energy_fall=None,
+    energy_margin=None,
+    energy_rise=None,
+    energy_drift=None,
+    isolation=None,
+    volume_change=None,
+)
+
+
+def check(atoms: Atoms, settings: FailureSettings, *, before: Atoms | None = None, **now) -> Failure | None:
+    """The check that a structure fails, at the first look or at the one after a sound structure."""
+    checks = Checks(settings)
+    if before is not None:
+        assert checks.look(before, target_temperature=now.get("target_temperature")) is None
+    return checks.look(atoms, **now)
+
+
+def labelled(atoms: Atoms, energy: float = 0.0, force: float = 0.0) -> Atoms:
+    """With an energy in eV/atom and a force on the last atom."""
+    atoms = atoms.copy()
+    forces = np.zeros((len(atoms), 3))
+    forces[-1] = [0.0, force, 0.0]
+    atoms.calc = SinglePointCalculator(atoms, energy=energy * len(atoms), forces=forces)
+    return atoms
 
 
 def at_temperature(kelvin: float, atoms: Atoms | None = None) -> Atoms:
@@ -122,17 +155,142 @@ def test_too_hot_is_measured_from_the_momentary_target():
 
 def test_hundredfold_jump_needs_both_a_cold_past_and_a_cold_target():
     atoms = at_temperature(5_000.0)
-    jump = {"previous_temperature": 1.0, "target_temperature": 40.0}
-    assert check(atoms, DEFAULTS, **jump).check == "temperature_jump"
-    assert check(atoms, DEFAULTS, **{**jump, "previous_temperature": 60.0}) is None
-    assert check(atoms, DEFAULTS, **{**jump, "target_temperature": 60.0}) is None
+    for past, target, fails in ((1.0, 40.0, True), (60.0, 40.0, False), (1.0, 60.0, False)):
+        found = check(atoms, DEFAULTS, before=at_temperature(past), target_temperature=target)
+        assert (found is not None and found.check == "temperature_jump") == fails
 
 
 def test_every_check_can_be_switched_off():
-    atoms = at_temperature(1e6, Atoms("Cu2", [[0, 0, 0], [0, 0, 0.1]]))
-    assert check(atoms, OFF, target_temperature=1.0, previous_temperature=1.0) is None
-    atoms.positions[0] = np.nan
-    assert check(atoms, OFF, target_temperature=1.0, previous_temperature=1.0) is None
+    atoms = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]], cell=[9, 9, 9], pbc=True)
+    cold = labelled(at_temperature(1.0, atoms))
+    for change in range(3):
+        hot = at_temperature(1e6, atoms.copy())
+        hot.positions[1, 2] = (0.1, 9.0, np.nan)[change]
+        hot.set_cell([9, 9, (9, 90, 9)[change]])
+        hot = labelled(hot, energy=(-1e3, 1e3, 0.0)[change], force=1e9)
+        assert check(hot, DEFAULTS, before=cold, target_temperature=1.0) is not None
+        assert check(hot, OFF, before=cold, target_temperature=1.0) is None
+    assert {name for name, value in OFF if value in (None, False)} >= {
+        name for name, field in FailureSettings.model_fields.items() if field.default is not None
+    } - {"reference_energies", "rdf_window_ps"}
+
+
+def test_force():
+    sound = bulk("Cu", cubic=True)
+    assert check(labelled(sound, force=999.0), DEFAULTS) is None
+    found = check(labelled(sound, force=1001.0), DEFAULTS)
+    assert (found.check, found.atoms, found.limit, found.unit) == ("force_too_large", (3,), 1000.0, "eV/Å")
+    assert found.value == pytest.approx(1001.0)
+
+
+@pytest.mark.parametrize(
+    ("energy", "fails"), [(-6.9, None), (-7.1, "energy_too_low"), (45.9, None), (46.1, "energy_too_high")]
+)
+def test_energy_is_compared_with_the_start(energy, fails):
+    sound = bulk("Cu", cubic=True)
+    found = check(labelled(sound, energy), DEFAULTS, before=labelled(sound, -4.0))
+    assert (found.check if found else None) == fails
+    if found:
+        assert (found.value, found.limit) == (pytest.approx(energy), -7.0 if energy < 0 else 46.0)
+
+
+@pytest.mark.parametrize(("energy", "fails"), [(-103.9, None), (-104.1, "energy_too_low"), (-47.1, None)])
+def test_energy_is_compared_with_the_training_structures(energy, fails):
+    """Where these are known; a start far above them may fall as far as they are."""
+    atoms = Atoms("CuAu", [[0, 0, 0], [0, 0, 2.5]])
+    known = DEFAULTS.model_copy(update={"energy_range": (-3.0, 2.0), "reference_energies": {"Cu": -50.0, "Au": -150.0}})
+    found = check(labelled(atoms, energy), known, before=labelled(atoms, -97.0))
+    assert (found.check if found else None) == fails
+    assert check(labelled(atoms, -47.9), known, before=labelled(atoms, -99.0)).check == "energy_too_high"
+
+
+def test_energy_range_in_order():
+    with pytest.raises(ValidationError, match="lowest before highest"):
+        FailureSettings(energy_range=(1.0, -1.0))
+
+
+def test_energies_that_nobody_computed_are_not_checked():
+    sound = bulk("Cu", cubic=True)
+    assert check(labelled(sound, -1e3), DEFAULTS, before=sound) is None
+    assert check(sound, DEFAULTS, before=labelled(sound, 1e3)) is None
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_drift_is_that_of_the_total_energy_and_of_runs_that_conserve_it(sign):
+    start = labelled(at_temperature(300.0), 1.0)
+    kinetic = 1.5 * units.kB * 300.0
+    exchanged = labelled(at_temperature(600.0), 1.0 - kinetic)
+    drifted = labelled(at_temperature(600.0), 1.0 - kinetic + sign * 0.11)
+    checks = Checks(DEFAULTS, conserved=True)
+    assert checks.look(start) is None
+    assert checks.look(exchanged) is None
+    found = checks.look(drifted, step=7)
+    assert (found.check, found.step, found.limit) == ("energy_drift", 7, 0.1)
+    assert found.value == pytest.approx(sign * 0.11)
+    assert check(drifted, DEFAULTS, before=start) is None
+
+
+@pytest.mark.parametrize("pbc", [False, True])
+def test_an_atom_that_leaves_is_found_one_that_was_alone_is_not(pbc):
+    length = 2 * covalent_radii[29]
+    positions = [[0, 0, 0], [0, 0, 2.5], [30.0, 0, 0]]
+    start = Atoms("Cu3", positions, cell=[60, 60, 60], pbc=pbc)
+    gone, near = start.copy(), start.copy()
+    gone.positions[1, 2], near.positions[1, 2] = 2.5 * length + 0.01, 2.5 * length - 0.01
+    assert check(near, DEFAULTS, before=start) is None
+    found = check(gone, DEFAULTS, before=start)
+    assert (found.check, found.atoms, found.detail) == ("isolated", (0, 1), "Cu")
+    across = gone.copy()
+    across.positions[1, 2] = 57.5  # near the first atom, where the cell is periodic
+    assert (check(across, DEFAULTS, before=start) is None) == pbc
+
+
+@pytest.mark.parametrize(("factor", "fails"), [(3.9, False), (4.1, True), (1 / 3.9, False), (1 / 4.1, True)])
+def test_volume(factor, fails):
+    start = Atoms("Cu", cell=[4, 4, 4], pbc=True)
+    other = start.copy()
+    other.set_cell(start.cell * factor ** (1 / 3))
+    loose = DEFAULTS.model_copy(update={"isolation": None, "min_distance_fraction": None})
+    found = check(other, loose, before=start)
+    assert (found is not None) == fails
+    if found:
+        assert (found.check, found.unit) == ("volume", "Å³")
+        assert found.value == pytest.approx(64 * factor)
+        assert found.limit == pytest.approx(256 if factor > 1 else 16)
+    checks = Checks(loose, ramped=True)
+    assert checks.look(start) is checks.look(other) is None
+
+
+def test_bonds_of_a_molecule():
+    """Also those across the boundary, and after atoms were folded into the cell."""
+    settings = FailureSettings(bond_deviation=0.5, isolation=None)
+    start = Atoms("OH2", [[0.1, 5, 5], [9.2, 5, 5], [0.1, 5.9, 5]], cell=[10, 10, 10], pbc=True)
+    longer, wrapped = start.copy(), start.copy()
+    longer.positions[1, 0] -= 0.51
+    wrapped.positions[1, 0] -= 10.0
+    assert check(wrapped, settings, before=start) is None
+    assert check(longer, DEFAULTS, before=start) is None
+    found = check(longer, settings, before=start)
+    assert (found.check, found.atoms, found.detail) == ("bond_length", (0, 1), "O-H")
+    assert found.value == pytest.approx(0.51)
+
+
+def test_radial_distribution_of_windows():
+    crystal = bulk("Cu", cubic=True) * (2, 2, 2)
+    reference = radial_distribution([crystal], 6.0, 120)
+    settings = FailureSettings(rdf_deviation=1.0, rdf_window_ps=0.1)
+    melt = crystal.copy()
+    melt.rattle(0.5, seed=1)
+    loose = settings.model_copy(update={"min_distance_fraction": None})
+    frames = [*[crystal] * 25, *[melt] * 20]
+    assert first_failure(frames[:25], loose, frame_interval_fs=10.0, reference=reference) is None
+    found = first_failure(frames, loose, frame_interval_fs=10.0, reference=reference)
+    # Windows end at 100, 200, 300 fs; the third holds both crystals and melts
+    assert (found.check, found.time_fs, found.unit) == ("rdf", 300.0, "Å")
+    third = radial_distribution(frames[21:31], 6.0, 120)
+    assert found.value == pytest.approx(6.0 * np.mean(np.abs(np.subtract(third.total, reference.total))))
+    with pytest.raises(InputError, match="reference"):
+        Checks(settings)
 
 
 def test_first_failure_of_a_stored_trajectory():

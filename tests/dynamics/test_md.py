@@ -9,7 +9,8 @@ from ase.io import read
 from pydantic import ValidationError
 from toy_calculators import Attraction, FreeGas
 
-from pretrain_mlip.dynamics.failure import FailureSettings, first_failure
+from pretrain_mlip.dynamics.checks import first_failure
+from pretrain_mlip.dynamics.failure import FailureSettings
 from pretrain_mlip.dynamics.md import MDSettings, run_md
 from pretrain_mlip.errors import InputError
 
@@ -143,4 +144,4 @@ def test_input_that_cannot_be_run_is_refused():
 
 
 def no_distances() -> FailureSettings:
-    return FailureSettings(min_distance_fraction=None)
+    return FailureSettings(min_distance_fraction=None, isolation=None)

@@ -1,4 +1,4 @@
-"""Has this structure failed? One small function per check, the same for a running and for a stored trajectory.
+"""What counts as a failure of a run: the settings of every check with their reasons, and how one is reported.
 
 The defaults are loose on purpose: a check that fires must mean a broken potential, never a hot but sound liquid.
 """
@@ -6,28 +6,15 @@ The defaults are loose on purpose: a check that fires must mean a broken potenti
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import logging
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from ase.calculators.calculator import PropertyNotImplementedError
-from ase.data import covalent_radii
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pretrain_mlip.settings import Settings
-from pretrain_mlip.structures.neighbors import find_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from ase import Atoms
-
-logger = logging.getLogger(__name__)
-COLDEST = 30.0  # K, what a jump is measured from at least: a run from rest may release the strain of its start
-MAX_LISTED_ATOMS = 20  # an exploded box would otherwise list every atom in every message
+    from collections.abc import Mapping
 
 
 class FailureSettings(Settings):
@@ -58,6 +45,76 @@ class FailureSettings(Settings):
         description="fail when the temperature exceeds both its value at the check before and the target by this "
         "factor: catches an explosion that starts in a cold run, below the margin",
     )
+    max_force: float | None = Field(
+        default=1000.0,
+        gt=0,
+        description="fail when the force on an atom is larger than this (eV/Å): the repulsion of nuclei (ZBL) reaches "
+        "400 eV/Å (O-O) where two atoms are as close as half of their covalent length, and less for other pairs",
+    )
+    energy_fall: float | None = Field(
+        default=3.0,
+        gt=0,
+        description="fail when the potential energy is below that of the start by more than this (eV/atom), where "
+        "energy_range is not known: silica frozen from 6000 K within 1 ps releases 2.0, a hole of a potential tens",
+    )
+    energy_range: tuple[float, float] | None = Field(
+        default=None,
+        description="lowest and highest energy met in training, eV/atom above reference_energies; null: a run takes "
+        "its own training structures",
+    )
+    reference_energies: dict[str, float] = Field(
+        default_factory=dict, description="energies of elements (eV) that energy_range is counted from"
+    )
+    energy_margin: float | None = Field(
+        default=1.0,
+        gt=0,
+        description="fail when the potential energy is below energy_range by more than this (eV/atom): crystals that "
+        "are not among the structures of a training set have energies a few tenths lower",
+    )
+    energy_rise: float | None = Field(
+        default=50.0,
+        gt=0,
+        description="fail when the potential energy is above that of the start, and above energy_range, by more than "
+        "this (eV/atom): squeezing to a third of the volume takes 2 to 6, 6000 K less than 1",
+    )
+    energy_drift: float | None = Field(
+        default=0.1,
+        gt=0,
+        description="fail when the total energy of a run without thermostat differs from that of its start by more "
+        "than this (eV/atom), which is 390 K; a smooth potential with a fit time step keeps it to 0.001",
+    )
+    isolation: float | None = Field(
+        default=2.5,
+        gt=1,
+        description="fail when an atom has no neighbour within this multiple of the sum of covalent radii, unless it "
+        "had none at the start: bonds sit near 0.9, so that an atom has left the others behind",
+    )
+    volume_change: float | None = Field(
+        default=4.0,
+        gt=1,
+        description="fail when the volume of a cell under pressure has grown or shrunk by this factor: 500 GPa take "
+        "2 to 3 of most solids, and what expands fourfold boils",
+    )
+    bond_deviation: float | None = Field(
+        default=None,
+        gt=0,
+        description="fail when a bond of the start (closer than 1.2 times the sum of covalent radii) has changed its "
+        "length by more than this (Å), for molecules that must not react: 0.5 in Fu et al. (2022)",
+    )
+    rdf_deviation: float | None = Field(
+        default=None,
+        gt=0,
+        description="fail when the radial distribution function of a window of the run differs from that of a "
+        "reference by more than this (Å, the integral of the absolute difference over r): 3.0 for water and 1.0 for "
+        "the electrolyte LiPS in Fu et al. (2022); needs reference structures",
+    )
+    rdf_window_ps: float = Field(default=1.0, gt=0, description="length of such a window in ps; 1 in Fu et al. (2022)")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FailureSettings:
+        if self.energy_range is not None and not self.energy_range[0] <= self.energy_range[1]:
+            raise ValueError(f"energy_range: lowest before highest is expected, got {list(self.energy_range)}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -103,174 +160,3 @@ class Failure:
     def from_dict(cls, content: Mapping[str, Any]) -> Failure:
         """The inverse of ``to_dict``."""
         return cls(**{**content, "atoms": tuple(content["atoms"])})
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All that a check may look at: a structure at a moment of a run."""
-
-    atoms: Atoms
-    step: int
-    time_fs: float
-    target_temperature: float | None  # K, None where no thermostat acts
-    previous_temperature: float | None  # K at the check before
-
-    @property
-    def temperature(self) -> float | None:
-        """Kinetic temperature in K; None where the structure carries no momenta."""
-        return float(self.atoms.get_temperature()) if self.atoms.has("momenta") else None
-
-    def failure(self, check: str, **found: Any) -> Failure:
-        """A failure at this moment."""
-        return Failure(check, self.step, self.time_fs, **found)
-
-
-def check_finite(now: Snapshot, settings: FailureSettings) -> Failure | None:
-    """Positions, momenta and whatever energy and forces the calculator holds for exactly this structure."""
-    if not settings.not_finite:
-        return None
-    quantities = {
-        "positions": now.atoms.positions,
-        "momenta": now.atoms.arrays.get("momenta"),
-        "forces": _known_result(now.atoms, "forces"),
-        "energy": _known_result(now.atoms, "energy"),
-    }
-    for name, values in quantities.items():
-        if values is not None and not np.isfinite(values).all():
-            rows = np.atleast_1d(np.asarray(values))
-            bad = np.flatnonzero(~np.isfinite(rows).all(axis=-1)) if rows.ndim == 2 else np.empty(0, int)
-            return now.failure("not_finite", atoms=tuple(bad[:MAX_LISTED_ATOMS].tolist()), detail=name)
-    return None
-
-
-def check_temperature(now: Snapshot, settings: FailureSettings) -> Failure | None:
-    """Kinetic temperature above target + margin."""
-    temperature = now.temperature
-    if settings.temperature_margin is None or temperature is None or now.target_temperature is None:
-        return None
-    limit = now.target_temperature + settings.temperature_margin
-    if temperature <= limit:
-        return None
-    return now.failure("too_hot", atoms=_hottest(now.atoms), value=temperature, limit=limit, unit="K")
-
-
-def check_temperature_jump(now: Snapshot, settings: FailureSettings) -> Failure | None:
-    """Kinetic temperature far above both what it was at the check before and what the thermostat asks for."""
-    temperature = now.temperature
-    if settings.temperature_jump is None or temperature is None or now.previous_temperature is None:
-        return None
-    limit = settings.temperature_jump * max(now.previous_temperature, now.target_temperature or 0.0, COLDEST)
-    if temperature <= limit:
-        return None
-    return now.failure("temperature_jump", atoms=_hottest(now.atoms), value=temperature, limit=limit, unit="K")
-
-
-def check_distances(now: Snapshot, settings: FailureSettings) -> Failure | None:
-    """The closest pair, measured in sums of covalent radii."""
-    fraction = settings.min_distance_fraction
-    if fraction is None or not np.isfinite(now.atoms.positions).all():
-        return None  # distances of NaN have no meaning; check_finite reports them
-    limits = _distance_limits(tuple(sorted(set(now.atoms.numbers.tolist()))), fraction)
-    first, second, distance = find_pairs("ijd", now.atoms, limits)
-    if len(distance) == 0:
-        return None
-    numbers = now.atoms.numbers
-    allowed = fraction * (covalent_radii[numbers[first]] + covalent_radii[numbers[second]])
-    worst = int(np.argmin(distance / allowed))
-    pair = sorted((int(first[worst]), int(second[worst])))
-    symbols = "-".join(str(now.atoms[index].symbol) for index in pair)
-    return now.failure(
-        "too_close",
-        atoms=tuple(pair),
-        value=float(distance[worst]),
-        limit=float(allowed[worst]),
-        unit="Å",
-        detail=symbols,
-    )
-
-
-# In this order: finite numbers first, since every later check needs them.
-CHECKS: tuple[Callable[[Snapshot, FailureSettings], Failure | None], ...] = (
-    check_finite,
-    check_temperature,
-    check_temperature_jump,
-    check_distances,
-)
-
-
-def check(
-    atoms: Atoms,
-    settings: FailureSettings,
-    *,
-    step: int = 0,
-    time_fs: float = 0.0,
-    target_temperature: float | None = None,
-    previous_temperature: float | None = None,
-) -> Failure | None:
-    """The first failed check of a structure, None where all pass.
-
-    Energy and forces are looked at where a calculator already holds them; nothing is computed. Temperature is looked
-    at where the structure has momenta.
-    """
-    now = Snapshot(atoms, step, time_fs, target_temperature, previous_temperature)
-    for one in CHECKS:
-        failure = one(now, settings)
-        if failure is not None:
-            return failure
-    return None
-
-
-def first_failure(
-    frames: Iterable[Atoms],
-    settings: FailureSettings,
-    *,
-    frame_interval_fs: float = 1.0,
-    target_temperature: float | None = None,
-) -> Failure | None:
-    """The first failure in a stored trajectory.
-
-    Args:
-        frames: structures in order of time. ``time_fs`` and ``target_temperature`` in ``frame.info`` (this package's
-            own trajectories have them) go before the two arguments below.
-        settings: the checks.
-        frame_interval_fs: time between frames in fs.
-        target_temperature: thermostat temperature in K; None switches the checks that need it off.
-    """
-    previous: float | None = None
-    for index, atoms in enumerate(frames):
-        if index == 0 and not atoms.has("momenta"):
-            logger.info("the trajectory has no momenta: its temperature is not checked")
-        failure = check(
-            atoms,
-            settings,
-            step=index,
-            time_fs=float(atoms.info.get("time_fs", index * frame_interval_fs)),
-            target_temperature=atoms.info.get("target_temperature", target_temperature),
-            previous_temperature=previous,
-        )
-        if failure is not None:
-            return failure
-        previous = float(atoms.get_temperature()) if atoms.has("momenta") else None
-    return None
-
-
-def _known_result(atoms: Atoms, name: str) -> Any:
-    """A result that the calculator holds for this very structure; None where it would have to compute."""
-    if atoms.calc is None:
-        return None
-    try:
-        return atoms.calc.get_property(name, atoms, allow_calculation=False)
-    except PropertyNotImplementedError:
-        return None
-
-
-def _hottest(atoms: Atoms) -> tuple[int, ...]:
-    """The atom with the largest kinetic energy."""
-    return (int(np.argmax((atoms.get_momenta() ** 2).sum(axis=1) / atoms.get_masses())),)
-
-
-@lru_cache(maxsize=64)
-def _distance_limits(numbers: tuple[int, ...], fraction: float) -> dict[tuple[int, int], float]:
-    """Shortest allowed distance in Å of each pair of atomic numbers."""
-    pairs = itertools.combinations_with_replacement(numbers, 2)
-    return {(a, b): float(fraction * (covalent_radii[a] + covalent_radii[b])) for a, b in pairs}

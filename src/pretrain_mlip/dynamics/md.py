@@ -19,7 +19,8 @@ from ase.md.langevin import Langevin
 from pydantic import Field
 
 from pretrain_mlip import console
-from pretrain_mlip.dynamics.failure import Failure, FailureSettings, check
+from pretrain_mlip.dynamics.checks import Checks
+from pretrain_mlip.dynamics.failure import Failure, FailureSettings
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.files import make_folder
 from pretrain_mlip.settings import Settings
@@ -170,8 +171,9 @@ class Watch:
         failed_frame: the structure that failed.
     """
 
-    def __init__(self, settings: MDSettings, checks: FailureSettings) -> None:
-        self.settings, self.checks = settings, checks
+    def __init__(self, settings: MDSettings, failure: FailureSettings) -> None:
+        self.settings = settings
+        self.checks = Checks(failure, ramped=settings.volume_factor != 1.0)
         self.thermo = Thermo()
         self.frames: list[Atoms] = []
         self.last_good: Atoms | None = None
@@ -204,13 +206,11 @@ class Watch:
 
     def check(self, atoms: Atoms, step: int) -> Failure | None:
         """The check that fails."""
-        return check(
+        return self.checks.look(
             atoms,
-            self.checks,
             step=step,
             time_fs=step * self.settings.timestep,
             target_temperature=self.settings.target_temperature(step),
-            previous_temperature=self.thermo.temperature[-1] if self.thermo.temperature else None,
         )
 
     def fail(self, step: int, detail: str) -> None:

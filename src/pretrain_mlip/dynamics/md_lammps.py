@@ -185,7 +185,7 @@ def _variables(
         "numbers": "%.14g",
         "limit": NEVER if checks.temperature_margin is None else hottest + checks.temperature_margin,
         "closest": 0.0 if checks.min_distance_fraction is None else 2 * radii.min() * checks.min_distance_fraction,
-        "fall": NEVER,
+        "fall": NEVER if checks.energy_fall is None or checks.energy_range is not None else checks.energy_fall,
     }
 
 

@@ -139,8 +139,7 @@ class Run:
         """Survival and RDF, unless an earlier session of this run has them."""
         for section, settings in self._campaigns():
             with self._timed("MD"):
-                starts = splits.test or splits.val
-                self._add({section: trials.survival(self.folder, names, starts, settings, self.config, self.workers)})
+                self._add({section: trials.survival(self.folder, names, splits, settings, self.config, self.workers)})
             self._write()
         rdf = self.config.rdf
         if rdf is not None and self.results.rdf is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,15 +13,17 @@ from ase import Atoms
 from pretrain_mlip.calculators.ase import PretrainedMLIP
 from pretrain_mlip.calculators.batched import predict
 from pretrain_mlip.config import RDFSettings, RunConfig
+from pretrain_mlip.dynamics.failure import FailureSettings
 from pretrain_mlip.dynamics.rdf import radial_distribution, rdf_mae
 from pretrain_mlip.dynamics.survival import StabilitySettings, run_replicas, survival_curve, survival_summary
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.keys import CONFIG_TYPE
+from pretrain_mlip.keys import CONFIG_TYPE, ISOLATED_ATOM
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.potentials.checkpoint import load_potential
-from pretrain_mlip.structures.io import read_structures
+from pretrain_mlip.structures.io import labels_of, read_structures
 from pretrain_mlip.structures.perturbation import pair_distance_histograms
+from pretrain_mlip.structures.reference_energies import fit_reference_energies
 from pretrain_mlip.structures.splits import Splits
 from pretrain_mlip.validation.dimers import dimer_metrics, scan_dimers
 from pretrain_mlip.validation.errors import error_table, parity
@@ -53,18 +55,41 @@ def dimer_scans(folder: RunFolder, names: Sequence[str], elements: Sequence[str]
     return {"dimers": curves, "dimer_metrics": {name: dimer_metrics(found) for name, found in curves.items()}}
 
 
+def watched_for(failure: FailureSettings, frames: Sequence[Atoms], given: Mapping[str, float]) -> FailureSettings:
+    """Settings of failure with the energies of training structures, unless others are given.
+
+    Args:
+        failure: the settings.
+        frames: labelled structures that potentials were trained on.
+        given: reference energies of elements in eV.
+    """
+    if failure.energy_range is not None or failure.energy_margin is None:
+        return failure
+    references = fit_reference_energies(frames, given)
+    found = [
+        (energy - sum(references[symbol] for symbol in atoms.symbols)) / len(atoms)
+        for atoms in frames
+        if (energy := labels_of(atoms).energy) is not None and atoms.info.get(CONFIG_TYPE) != ISOLATED_ATOM
+    ]
+    if not found:
+        return failure
+    return failure.model_copy(update={"energy_range": (min(found), max(found)), "reference_energies": references})
+
+
 def survival(
     folder: RunFolder,
     names: Sequence[str],
-    structures: Sequence[Atoms],
+    splits: Splits,
     settings: StabilitySettings,
     config: RunConfig,
     workers: Workers,
 ) -> dict[str, Any]:
     """Section ``survival`` (or ``squeeze``): the same replicas for every potential."""
+    structures = splits.test or splits.val
+    failure = watched_for(settings.failure, [*splits.train, *splits.val], config.data.reference_energies)
     calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=config.device) for name in names}
     section = {}
-    settings = settings.model_copy(update={"seed": config.seed + settings.seed})
+    settings = settings.model_copy(update={"seed": config.seed + settings.seed, "failure": failure})
     found = run_replicas(calculators, structures, settings, workers=workers)
     for name, replicas in found.items():
         times, failed = (
