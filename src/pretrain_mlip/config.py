@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pretrain_mlip.dynamics.md import MDSettings
+from pretrain_mlip.dynamics.protocols import HeatRun, MDSettings, SqueezeRun
 from pretrain_mlip.dynamics.survival import StabilitySettings
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.potentials.eam.settings import EAMSettings
@@ -81,14 +81,11 @@ class DeltaSettings(Settings):
     )
 
 
-class SqueezeRun(MDSettings):
-    """A Langevin run at constant temperature in a cell that shrinks."""
+class HeatSettings(StabilitySettings):
+    """A survival campaign under heat."""
 
-    temperature: float = Field(default=1000.0, ge=0, description="temperature at the start in K")
-    end_temperature: float = Field(default=1000.0, ge=0, description="temperature at the end in K")
-    duration_ps: float = Field(default=2.0, gt=0, description="length of the run in ps")
-    volume_factor: float = Field(
-        default=0.33, gt=0, le=10, description="final over initial volume, reached linearly over the run"
+    md: HeatRun = Field(  # type: ignore[reportIncompatibleVariableOverride]  # narrower, for its defaults
+        default_factory=HeatRun, description="the run that every replica makes"
     )
 
 
@@ -104,7 +101,6 @@ class RDFRun(MDSettings):
     """A Langevin run at constant temperature."""
 
     temperature: float = Field(default=2000.0, ge=0, description="temperature at the start in K")
-    end_temperature: float = Field(default=2000.0, ge=0, description="temperature at the end in K")
     duration_ps: float = Field(default=2.0, gt=0, description="length of the run in ps")
     save_every: int = Field(default=20, ge=1, description="steps between saved frames")
 
@@ -177,8 +173,8 @@ class RunConfig(Settings):
         default_factory=ReplaySettings, description="structures of the pretraining in batches of finetuning"
     )
     delta: DeltaSettings = Field(default_factory=DeltaSettings, description="a network on top of the EAM")
-    stability: StabilitySettings | None = Field(
-        default_factory=StabilitySettings, description="heating runs until failure; null leaves them out"
+    stability: HeatSettings | None = Field(
+        default_factory=HeatSettings, description="heating runs until failure; null leaves them out"
     )
     squeeze: SqueezeSettings | None = Field(
         default=None, description="runs in a shrinking cell until failure; null leaves them out"

@@ -6,7 +6,8 @@ import logging
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from rich.table import Table
 
 T = TypeVar("T")
 LOGGER = "pretrain_mlip"
+NOTES_EVERY = 0.5  # seconds
 
 
 def stderr() -> Console:
@@ -70,7 +72,7 @@ def quiet(library: str) -> None:
     logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def progress_bar() -> Progress:
+def progress_bar(*, drawn: bool = True) -> Progress:
     """A progress display on standard error; it draws nothing where that is not a terminal."""
     return Progress(
         TextColumn("{task.description}"),
@@ -80,19 +82,33 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=stderr(),
         transient=True,
-        disable=not sys.stderr.isatty() or multiprocessing.parent_process() is not None or not is_first_process(),
+        disable=not drawn
+        or not sys.stderr.isatty()
+        or multiprocessing.parent_process() is not None
+        or not is_first_process(),
     )
 
 
-def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items and draw a progress bar while they are consumed."""
+def track(
+    items: Iterable[T],
+    description: str,
+    total: int | None = None,
+    *,
+    note: Callable[[], str] = str,
+    drawn: bool = True,
+) -> Iterator[T]:
+    """Yield the items and draw a progress bar while they are consumed; ``note`` says how things are, now and then."""
     if total is None and isinstance(items, Sequence):
         total = len(items)
-    with progress_bar() as bar:
+    with progress_bar(drawn=drawn) as bar:
         task = bar.add_task(description, total=total, note="")
+        written = 0.0
         for item in items:
             yield item
             bar.advance(task)
+            if time.monotonic() - written > NOTES_EVERY:
+                written = time.monotonic()
+                bar.update(task, note=note())
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

@@ -123,7 +123,8 @@ def _explain(kind: type[BaseModel], detail: Any) -> str:
         return f"unknown key '{name}'; {hint}"
     if detail["type"] == "missing":
         return f"'{name}' is required"
-    message = detail["msg"][0].lower() + detail["msg"][1:]
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     value = detail.get("input")
     shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) or value is None else ""
     return f"'{name}': {message}{shown}" if name else message

@@ -14,7 +14,7 @@ from pretrain_mlip.dynamics.failure import FailureSettings
 from pretrain_mlip.dynamics.md import MDSettings, run_md
 from pretrain_mlip.errors import InputError
 
-SHORT = MDSettings(duration_ps=0.05, end_temperature=300.0, check_every=5, save_every=10)
+SHORT = MDSettings(timestep=1.0, duration_ps=0.05, end_temperature=300.0, check_every=5, save_every=10)
 
 
 def copper() -> Atoms:
@@ -79,7 +79,7 @@ def test_the_cell_reaches_the_volume_asked_for_and_carries_the_atoms():
 
 def test_collapse_stops_the_run_and_keeps_only_good_frames():
     atoms = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.5]])
-    settings = MDSettings(duration_ps=1.0, temperature=1, end_temperature=1, check_every=1, save_every=10)
+    settings = MDSettings(timestep=1.0, duration_ps=1.0, temperature=1, check_every=1, save_every=10)
     run = run_md(atoms, Attraction(), settings)
     assert not run.completed
     assert run.failure.check == "too_close"

@@ -10,20 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
+from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.io import read, write
 from tests.conftest import STRUCTURES, hard_eam
 from tests.export_potentials import network
 from tests.lammps_environment import with_plugin
+from tests.lammps_oracle import published
 
 from pretrain_mlip import PretrainedMLIP
 from pretrain_mlip.deploy.exports import write_export
 from pretrain_mlip.deploy.lammps.runs import find_program
 from pretrain_mlip.dynamics import md_lammps
 from pretrain_mlip.dynamics.failure import FailureSettings
-from pretrain_mlip.dynamics.md import MDRun, MDSettings, run_md
+from pretrain_mlip.dynamics.md import MDSettings, run_md
 from pretrain_mlip.dynamics.md_lammps import run_md_lammps
+from pretrain_mlip.dynamics.watch import MDRun
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.potentials.checkpoint import save_potential
 
@@ -231,3 +234,38 @@ def test_on_the_command_line(lmp: Path, tmp_path: Path) -> None:
         failed = subprocess.run([*command, *wrong], cwd=tmp_path, capture_output=True, text=True)
         assert failed.returncode == 2
         assert message in failed.stderr
+
+
+def test_without_a_thermostat_it_is_the_run_of_ase(lmp: Path, tmp_path: Path) -> None:
+    hard_eam().save(tmp_path / "eam.json")
+    structure = STRUCTURES["triclinic"] * (2, 2, 2)
+    ours, theirs = both(tmp_path / "eam.json", structure, lmp, ensemble="nve", end_temperature=None)
+    # Tables of setfl against the functions; 100 steps
+    assert theirs.frames[-1].positions == pytest.approx(ours.frames[-1].positions, abs=1e-4)
+    assert theirs.thermo.temperature == pytest.approx(ours.thermo.temperature, rel=1e-3)
+
+
+@pytest.mark.parametrize("ensemble", ["langevin", "bussi", "nose_hoover", "npt", "npt_full"])
+def test_thermostats_and_barostats(ensemble: str, lmp: Path) -> None:
+    """Temperature and pressure are those asked for, and the cell changes as it is meant to."""
+    table = published("Cu_mishin1.eam.alloy")
+    structure = bulk("Cu", cubic=True) * (3, 3, 3)
+    own = {"friction": 0.05} if ensemble == "langevin" else {"thermostat_time": 20.0}
+    pressed = ensemble.startswith("npt")
+    if pressed:
+        own |= {"barostat_time": 200.0, "pressure_gpa": 0.0, "end_pressure_gpa": 20.0}
+    settings = MDSettings(ensemble=ensemble, duration_ps=2.0, temperature=600.0, **own)  # type: ignore[arg-type]
+    run = run_md_lammps(structure, table, settings, program=lmp, seed=1)
+    assert run.completed
+    late = run.frames[len(run.frames) // 2 :]
+    assert np.mean(run.thermo.temperature[len(run.thermo.temperature) // 2 :]) == pytest.approx(600.0, rel=0.15)
+    shapes = np.array([frame.cell.array / frame.cell.volume ** (1 / 3) for frame in run.frames])
+    assert (np.ptp(run.thermo.volume) > 1e-3) == pressed
+    assert (np.ptp(shapes, axis=0).max() > 1e-3) == (ensemble == "npt_full")
+    if pressed:
+        calculator = PretrainedMLIP.load(table)
+        pressures = []
+        for frame in late:
+            frame.calc = calculator
+            pressures.append(-np.trace(frame.get_stress(voigt=False, include_ideal_gas=True)) / 3 / units.GPa)
+        assert np.mean(pressures) == pytest.approx(15.0, abs=2.0)

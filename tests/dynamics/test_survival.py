@@ -23,7 +23,7 @@ from pretrain_mlip.dynamics.survival import (
 )
 from pretrain_mlip.errors import InputError
 
-MD = MDSettings(duration_ps=0.03, end_temperature=300.0, check_every=5)
+MD = MDSettings(timestep=1.0, duration_ps=0.03, check_every=5)
 START = [bulk("Cu", cubic=True), Atoms("Cu2", [[0, 0, 0], [0, 0, 2.5]], cell=[9, 9, 9])]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,6 +66,31 @@ MemoryLimit = Annotated[
     typer.Option(metavar="GIB", help="Memory for intermediate results of a network; above it they are made in pieces."),
 ]
 Products = Annotated[str, typer.Option(help="Precision of products in networks on a GPU: full, tf32 or bfloat16.")]
+
+
+def places_and_overrides(arguments: Sequence[str], calculator: str | None, *names: str) -> tuple[list[str], list[str]]:
+    """Tell files from settings among arguments, where POTENTIAL may be missing.
+
+    Args:
+        arguments: of the command line; what looks like key=value, and is no file, is a setting.
+        calculator: the option --calculator, in place of the first of the names.
+        names: what the files are.
+
+    Returns:
+        Files in order of the names, and settings.
+
+    Raises:
+        InputError: there are too few or too many files.
+    """
+    from pretrain_mlip.errors import InputError
+
+    wanted = names if calculator is None else names[1:]
+    overrides = [text for text in arguments if re.match(r"[A-Za-z_.]+=", text) and not Path(text).exists()]
+    places = [text for text in arguments if text not in overrides]
+    if len(places) != len(wanted):
+        given = ", ".join(places) or "none"
+        raise InputError(f"expected {' '.join(wanted)}{' with --calculator' if calculator else ''}, got {given}")
+    return places, overrides
 
 
 def read_data(

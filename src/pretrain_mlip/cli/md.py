@@ -9,35 +9,50 @@ import typer
 
 from pretrain_mlip.cli.common import (
     OUTPUT,
+    Calculator,
     Compile,
     Config,
-    Data,
     Device,
     Dtype,
     MemoryLimit,
-    Overrides,
-    Potential,
     Products,
-    load_calculator,
+    find_source,
+    places_and_overrides,
     read_data,
 )
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from pretrain_mlip.dynamics.md import MDRun, MDSettings
+    from pretrain_mlip.dynamics.failure import FailureSettings
+    from pretrain_mlip.dynamics.protocols import MDSettings
+    from pretrain_mlip.dynamics.watch import MDRun
 
 ENGINE = "Engine"
 
 
 def md(
-    potential: Potential,
-    structure: Data,
-    overrides: Overrides = None,
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[POTENTIAL] STRUCTURE [KEY=VALUE]...",
+            help="A potential, or --calculator; a structure (a file, or the name of an embedded data set); settings, "
+            "such as ensemble=npt or failure.max_force=500.",
+            show_default=False,
+        ),
+    ],
+    calculator: Calculator = None,
     index: Annotated[int, typer.Option(help="Which structure of the file.")] = 0,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Trajectory to write (extended XYZ).", rich_help_panel=OUTPUT)
     ] = Path("md.extxyz"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the run of this trajectory was interrupted, if it was.")
+    ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Structures whose radial distribution failure.rdf_deviation compares with."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the starting velocities and of the thermostat.")] = 0,
     config: Config = None,
     device: Device = "auto",
@@ -54,49 +69,58 @@ def md(
         ),
     ] = None,
 ) -> None:
-    """Langevin MD with a temperature ramp that stops at the first failure. Exit status 1 when it failed.
+    """MD of any ensemble, with ramps, that stops at the first failure. Exit status 1 when it failed.
 
     Example: pretrain-mlip md model.pt structure.cif temperature=300 end_temperature=3000 duration_ps=10
+    Example: pretrain-mlip md model.pt structure.cif ensemble=npt pressure_gpa=0 end_pressure_gpa=50
+    Example: pretrain-mlip md --calculator ase.calculators.emt:EMT copper.cif ensemble=nve
     """
-    from pretrain_mlip.dynamics.failure import FailureSettings
-    from pretrain_mlip.dynamics.md import MDSettings, run_md
+    from pretrain_mlip.dynamics.md import run_md
+    from pretrain_mlip.dynamics.protocols import MDSettings, WatchedRun
+    from pretrain_mlip.dynamics.rdf import radial_distribution
     from pretrain_mlip.errors import InputError
     from pretrain_mlip.settings import read_settings
     from pretrain_mlip.structures.io import check_extxyz_name
 
     check_extxyz_name(output)
-    settings = read_settings(MDSettings, config, overrides or [])
-    frames = read_data(structure, require=())
+    places, overrides = places_and_overrides(arguments, calculator, "POTENTIAL", "STRUCTURE")
+    given = read_settings(WatchedRun, config, overrides)
+    settings = MDSettings(**given.model_dump(exclude={"failure"}))
+    frames = read_data(places[-1], require=())
     if not -len(frames) <= index < len(frames):
-        raise InputError(f"{structure}: there is no structure {index}; the file has {len(frames)}")
+        raise InputError(f"{places[-1]}: there is no structure {index}; the file has {len(frames)}")
+    known = None if reference is None else radial_distribution(read_data(reference, require=()))
     if engine == "lammps":
         if compile_networks or memory_limit is not None or products != "full" or device not in ("auto", "cpu"):
             raise InputError(
                 "--compile, --memory-limit, --products and --device are of --engine ase; for LAMMPS export the "
                 "potential as wanted, such as --format pt2"
             )
-        result = _run_lammps(
-            potential, frames[index], settings, lmp=lmp, ranks=ranks, dtype=dtype, seed=seed, output=output
-        )
+        if calculator is not None or resume or reference is not None:
+            raise InputError("--calculator, --resume and --reference are of --engine ase")
+        run = (Path(places[0]), frames[index], settings, given.failure)
+        result = _run_lammps(*run, lmp=lmp, ranks=ranks, dtype=dtype, seed=seed, output=output)
     elif engine == "ase":
         if ranks != 1 or lmp is not None:
             raise InputError("--ranks and --lmp are of --engine lammps")
-        calculator = load_calculator(
-            potential, device, dtype, compile=compile_networks, memory_limit=memory_limit, products=products
-        )
+        of_networks = {"compile": compile_networks, "memory_limit": memory_limit, "products": products}
+        path = Path(places[0]) if calculator is None else None
         result = run_md(
             frames[index],
-            calculator,
+            find_source(path, calculator, None, device=device, dtype=dtype, **of_networks).make(),
             settings,
-            failure=FailureSettings(),
+            failure=given.failure,
             seed=seed,
             trajectory=output,
+            resume=resume,
+            reference=known,
             progress=True,
         )
     else:
         raise InputError(f"engine '{engine}': expected ase or lammps")
     if result.failure is not None:
-        kept = f"; trajectory: {output}" if result.frames else "; no frame was good, so no trajectory is written"
+        kept = f"; good frames: {output}" if result.frames else "; no frame was good, so no trajectory is written"
+        kept += f"; the one that failed: {output.with_name(output.stem)}.failed.extxyz"
         typer.echo(f"failed after {result.time_ps:.3f} ps: {result.failure.message()}{kept}")
         raise typer.Exit(1)
     typer.echo(f"completed {result.time_ps:.3f} ps; trajectory: {output}")
@@ -106,6 +130,7 @@ def _run_lammps(
     potential: Path,
     atoms: Atoms,
     settings: MDSettings,
+    failure: FailureSettings,
     *,
     lmp: Path | None,
     ranks: int,
@@ -117,7 +142,7 @@ def _run_lammps(
     from pretrain_mlip.deploy.lammps.runs import find_program
     from pretrain_mlip.dynamics.md_lammps import run_md_lammps
 
-    with stderr().status(f"LAMMPS runs, {settings.steps} steps"):
+    with stderr().status(f"LAMMPS runs, {settings.of(atoms).steps} steps"):
         return run_md_lammps(
             atoms,
             potential,
@@ -125,6 +150,7 @@ def _run_lammps(
             program=find_program(lmp),
             ranks=ranks,
             dtype=dtype,
+            failure=failure,
             seed=seed,
             trajectory=output,
         )

@@ -1,110 +1,27 @@
-"""Molecular dynamics that watches itself: a Langevin run with temperature and volume ramps that stops when it fails.
-
-The default is a heating ramp from 300 to 6000 K: it leads through every regime a potential may meet, from a warm
-crystal to a gas-like melt, so that the time of the first failure orders potentials by reliability within a few ps.
-"""
+"""Molecular dynamics that watches itself: a run of any ensemble, with ramps, stops when it fails, and can go on."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
-from ase.md.langevin import Langevin
-from pydantic import Field
 
 from pretrain_mlip import console
-from pretrain_mlip.dynamics.checks import Checks
-from pretrain_mlip.dynamics.failure import Failure, FailureSettings
+from pretrain_mlip.dynamics.ensembles import Integrator
+from pretrain_mlip.dynamics.failure import FailureSettings
+from pretrain_mlip.dynamics.protocols import MDSettings
+from pretrain_mlip.dynamics.restart import RestartFile, identity_of
+from pretrain_mlip.dynamics.watch import MDRun, Thermo, TrajectoryFile, Watch
 from pretrain_mlip.errors import ComputationError, InputError
-from pretrain_mlip.files import make_folder
-from pretrain_mlip.settings import Settings
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
 
-logger = logging.getLogger(__name__)
-RAMP_EVERY = 10  # steps between changes of the target temperature and of the cell: small steps, few extra force calls
+    from pretrain_mlip.dynamics.rdf import RDF
 
-
-class MDSettings(Settings):
-    """One Langevin run."""
-
-    timestep: float = Field(default=1.0, gt=0, le=10, description="time step in fs")
-    duration_ps: float = Field(default=3.0, gt=0, description="length of the run in ps")
-    temperature: float = Field(default=300.0, ge=0, description="temperature at the start in K")
-    end_temperature: float = Field(
-        default=6000.0,
-        ge=0,
-        description="temperature at the end in K, reached linearly; the same as at the start keeps it constant",
-    )
-    friction: float = Field(
-        default=0.01, gt=0, lt=1, description="Langevin friction in 1/fs; 0.01 thermalises within 0.1 ps"
-    )
-    volume_factor: float = Field(
-        default=1.0,
-        gt=0,
-        le=10,
-        description="final over initial volume, reached linearly over the run; 1 keeps the cell",
-    )
-    check_every: int = Field(default=10, ge=1, description="steps between checks for failure")
-    save_every: int = Field(default=100, ge=1, description="steps between saved frames")
-
-    @property
-    def steps(self) -> int:
-        """Number of steps of the whole run."""
-        return max(1, round(self.duration_ps * 1000.0 / self.timestep))
-
-    def target_temperature(self, step: int) -> float:
-        """Thermostat temperature in K at a step."""
-        return self.temperature + (self.end_temperature - self.temperature) * step / self.steps
-
-
-@dataclass
-class Thermo:
-    """What was measured at each check, in order of time: lists of equal length."""
-
-    time_ps: list[float] = field(default_factory=list)
-    temperature: list[float] = field(default_factory=list)  # K
-    target_temperature: list[float] = field(default_factory=list)  # K
-    potential_energy: list[float] = field(default_factory=list)  # eV
-    volume: list[float] = field(default_factory=list)  # Å³, 0 where the cell is not three-dimensional
-
-    def record(self, atoms: Atoms, time_ps: float, target_temperature: float) -> None:
-        """Append what a structure with its energy and momenta is like now."""
-        self.time_ps.append(time_ps)
-        self.temperature.append(float(atoms.get_temperature()))
-        self.target_temperature.append(target_temperature)
-        self.potential_energy.append(float(atoms.get_potential_energy()))
-        self.volume.append(float(atoms.cell.volume))
-
-
-@dataclass
-class MDRun:
-    """The outcome of a run.
-
-    Attributes:
-        completed: the whole duration was reached without a failure.
-        failure: what stopped it.
-        time_ps: time survived: the whole duration, or the time of the failure.
-        thermo: temperature, energy and volume at each check that passed.
-        frames: good structures only: the saved ones and the last good one, with momenta, energy and forces;
-            ``info`` holds step, time_fs and target_temperature.
-        failed_frame: the structure that failed, None where none did.
-    """
-
-    completed: bool
-    failure: Failure | None
-    time_ps: float
-    thermo: Thermo
-    frames: list[Atoms]
-    failed_frame: Atoms | None = None
+__all__ = ["MDRun", "MDSettings", "Thermo", "run_md"]
+RAMP_EVERY = 10  # steps between changes of the targets and of the cell: small steps, few extra force calls
 
 
 def run_md(
@@ -115,9 +32,11 @@ def run_md(
     failure: FailureSettings | None = None,
     seed: int = 0,
     trajectory: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    reference: RDF | None = None,
     progress: bool = False,
 ) -> MDRun:
-    """Run Langevin MD until the end or until the first failure; ``atoms`` is left as it is.
+    """Run MD until the end or until the first failure; ``atoms`` is left as it is.
 
     Args:
         atoms: starting structure; constraints are kept.
@@ -127,24 +46,39 @@ def run_md(
         seed: of the starting velocities and of the thermostat.
         trajectory: extxyz file of the good frames. While the run goes on they are appended to ``<trajectory>.part``,
             so that an interrupted run loses none; the final name appears when the run has ended, in failure or not.
+            The structure that failed goes to ``<trajectory's stem>.failed.extxyz``.
+        resume: go on where the run of this trajectory was interrupted, from its last saved frame, with the same random
+            numbers; what is not there starts anew. Calculators round forces by what they did before, so that the run
+            is another one than without the interruption in the end, and as good.
+        reference: what ``failure.rdf_deviation`` compares with.
         progress: draw a progress bar.
 
     Raises:
-        InputError: no atoms, or a volume ramp without a three-dimensional cell.
+        InputError: no atoms, an ensemble or a volume ramp that the structure cannot have, or the interrupted run is
+            another one.
     """
     check_start(atoms, settings)
-    watch = Watch(settings, failure or FailureSettings())
+    settings = settings.of(atoms)
+    checks = failure or FailureSettings()
+    watch = Watch(settings, checks, reference)
     runner = _Runner(atoms, calculator, watch, seed)
-    steps: Iterable[int] = range(settings.steps + 1)
-    if progress:
-        steps = console.track(range(settings.steps + 1), "MD")
-    with TrajectoryFile(trajectory) as file, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for step in steps:  # overflow on the way to a failure is expected, and found by the checks
+    file = TrajectoryFile(trajectory, append=resume)
+    identity = identity_of(atoms, seed=seed, **settings.model_dump(), failure=checks.model_dump(mode="json"))
+    restart = RestartFile(file, identity)
+    with file, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        # overflow on the way to a failure is expected, and found by the checks
+        first = runner.restart(restart) if resume else 0
+        steps = range(first, settings.steps + 1)
+        for step in console.track(steps, "MD", note=watch.note, drawn=progress):
             if not runner.advance(step):
                 break
-            file.append(watch.frames)
+            if step % settings.save_every == 0:
+                file.append(watch.frames)
+                restart.save(step, runner.integrator, watch)
         run = watch.outcome()
         file.append(run.frames)
+        file.write_failed(run)
+    restart.remove()
     return run
 
 
@@ -160,71 +94,6 @@ def check_start(atoms: Atoms, settings: MDSettings, name: str = "molecular dynam
         raise InputError(f"{name}: volume_factor needs a structure with a three-dimensional cell")
 
 
-class Watch:
-    """What is seen of a run, by whatever engine: checks, what was measured, and the good frames.
-
-    Attributes:
-        settings: of the run.
-        thermo: of the steps that passed.
-        frames: those to be saved.
-        failure: what ended the run.
-        failed_frame: the structure that failed.
-    """
-
-    def __init__(self, settings: MDSettings, failure: FailureSettings) -> None:
-        self.settings = settings
-        self.checks = Checks(failure, ramped=settings.volume_factor != 1.0)
-        self.thermo = Thermo()
-        self.frames: list[Atoms] = []
-        self.last_good: Atoms | None = None
-        self.failed_frame: Atoms | None = None
-        self.failure: Failure | None = None
-
-    def wants(self, step: int) -> bool:
-        """Whether a step is to be looked at."""
-        return step == self.settings.steps or not (step % self.settings.check_every and step % self.settings.save_every)
-
-    def look(self, atoms: Atoms, step: int) -> bool:
-        """Check a structure with its momenta and record it; False when it failed."""
-        self.failure = self.check(atoms, step)
-        if self.failure is not None:
-            self.failed_frame = atoms.copy()
-            return False
-        energy = atoms.get_potential_energy()
-        self.thermo.record(atoms, step * self.settings.timestep / 1000.0, self.settings.target_temperature(step))
-        frame = atoms.copy()
-        frame.calc = SinglePointCalculator(frame, energy=float(energy), forces=atoms.get_forces().copy())
-        frame.info = {
-            "step": step,
-            "time_fs": step * self.settings.timestep,
-            "target_temperature": self.settings.target_temperature(step),
-        }
-        self.last_good = frame
-        if step % self.settings.save_every == 0:
-            self.frames.append(frame)
-        return True
-
-    def check(self, atoms: Atoms, step: int) -> Failure | None:
-        """The check that fails."""
-        return self.checks.look(
-            atoms,
-            step=step,
-            time_fs=step * self.settings.timestep,
-            target_temperature=self.settings.target_temperature(step),
-        )
-
-    def fail(self, step: int, detail: str) -> None:
-        """The run ends, for the reason that the engine gives."""
-        self.failure = Failure("calculator", step, step * self.settings.timestep, detail=detail)
-
-    def outcome(self) -> MDRun:
-        """Of a run that has ended."""
-        if self.last_good is not None and (not self.frames or self.frames[-1] is not self.last_good):
-            self.frames.append(self.last_good)
-        time_fs = self.failure.time_fs if self.failure else self.settings.steps * self.settings.timestep
-        return MDRun(self.failure is None, self.failure, time_fs / 1000.0, self.thermo, self.frames, self.failed_frame)
-
-
 class _Runner:
     """The state of one run between steps."""
 
@@ -233,17 +102,17 @@ class _Runner:
         self.atoms = atoms.copy()
         self.atoms.info = {}
         self.atoms.calc = calculator
-        self.initial_cell = atoms.cell.copy()
+        self.initial_cell = atoms.cell.array.copy()
         velocities, noise = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
         draw_momenta(self.atoms, self.settings.temperature, velocities)
-        self.dynamics = Langevin(
-            self.atoms,
-            self.settings.timestep * units.fs,
-            temperature_K=self.settings.temperature,
-            friction=self.settings.friction / units.fs,
-            fixcm=False,
-            rng=noise,
-        )
+        self.integrator = Integrator(self.atoms, self.settings, noise)
+
+    def restart(self, file: RestartFile) -> int:
+        """Go on from a file; the step that comes next."""
+        done = file.restore(self.integrator, self.watch)
+        if done % RAMP_EVERY:
+            self._set_targets(done + 1 - done % RAMP_EVERY)
+        return done + 1
 
     def advance(self, step: int) -> bool:
         """Take the run to ``step`` (0 only evaluates the start); False when it failed."""
@@ -252,7 +121,7 @@ class _Runner:
                 self.atoms.get_forces()
             else:
                 self._ramp(step)
-                self.dynamics.step()
+                self.integrator.step()
         except (ArithmeticError, RuntimeError, ValueError) as error:
             if not self._explained(error, step):
                 raise
@@ -262,11 +131,14 @@ class _Runner:
     def _ramp(self, step: int) -> None:
         if (step - 1) % RAMP_EVERY:
             return
-        self.dynamics.set_temperature(temperature_K=self.settings.target_temperature(step))
+        self._set_targets(step)
         if self.settings.volume_factor != 1.0:
-            progress = min(step - 1 + RAMP_EVERY, self.settings.steps) / self.settings.steps
-            factor = 1.0 + (self.settings.volume_factor - 1.0) * progress
-            self.atoms.set_cell(self.initial_cell * factor ** (1.0 / 3.0), scale_atoms=True)
+            reached = min(step - 1 + RAMP_EVERY, self.settings.steps)
+            self.atoms.set_cell(self.initial_cell * self.settings.stretch(reached), scale_atoms=True)
+            self.integrator.notice()
+
+    def _set_targets(self, step: int) -> None:
+        self.integrator.set_targets(self.settings.target_temperature(step), self.settings.target_pressure(step))
 
     def _explained(self, error: Exception, step: int) -> bool:
         """Whether the dynamics made the calculator raise."""
@@ -285,37 +157,3 @@ def draw_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator) -> 
     if len(atoms) > 1:
         momenta -= masses / masses.sum() * momenta.sum(axis=0)
     atoms.set_momenta(momenta)
-
-
-class TrajectoryFile:
-    """Appends new frames to ``<path>.part`` and renames it when the run has ended."""
-
-    def __init__(self, path: str | os.PathLike[str] | None) -> None:
-        self.path = Path(path) if path is not None else None
-        self.written = 0
-
-    def __enter__(self) -> TrajectoryFile:
-        if self.path is not None:
-            make_folder(self.path.parent)
-            self.part.unlink(missing_ok=True)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.path is None or not self.part.exists():
-            return
-        if kind is None:
-            self.part.replace(self.path)
-        else:
-            logger.warning("interrupted; the frames up to here are in %s", self.part)
-
-    @property
-    def part(self) -> Path:
-        assert self.path is not None  # noqa: S101  # for the type checker; callers look first
-        return self.path.with_name(self.path.name + ".part")
-
-    def append(self, frames: list[Atoms]) -> None:
-        """Write those of ``frames`` that were not there at the last call."""
-        if self.path is None or self.written == len(frames):
-            return
-        write(self.part, frames[self.written :], format="extxyz", append=True)
-        self.written = len(frames)

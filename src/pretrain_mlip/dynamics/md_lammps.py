@@ -29,7 +29,9 @@ from pretrain_mlip.deploy.lammps.runs import (
     write_structure,
 )
 from pretrain_mlip.dynamics.failure import FailureSettings
-from pretrain_mlip.dynamics.md import MDRun, MDSettings, TrajectoryFile, Watch, check_start, draw_momenta
+from pretrain_mlip.dynamics.md import check_start, draw_momenta
+from pretrain_mlip.dynamics.protocols import MDSettings
+from pretrain_mlip.dynamics.watch import MDRun, TrajectoryFile, Watch
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.files import make_folder
 from pretrain_mlip.potentials.base import Potential
@@ -38,6 +40,7 @@ from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.eam.setfl import write_setfl
 
 NEVER = 1e30
+BAR = 1e-4 * units.GPa  # in eV/Å³
 # What LAMMPS stops for where a potential has led atoms astray; other errors are not the potential's
 ASTRAY = (
     "Lost atoms",
@@ -61,7 +64,7 @@ def run_md_lammps(
     seed: int = 0,
     trajectory: str | os.PathLike[str] | None = None,
 ) -> MDRun:
-    """Run Langevin MD in LAMMPS until the end or until the first failure.
+    """Run MD in LAMMPS until the end or until the first failure.
 
     Args:
         atoms: starting structure without constraints, atoms of an element of one mass; directions that are not periodic
@@ -81,6 +84,7 @@ def run_md_lammps(
         ComputationError: LAMMPS stops with an error that is not a consequence of where atoms went.
     """
     check_start(atoms, settings)
+    settings = settings.of(atoms)
     checks = failure or FailureSettings()
     refuse_constraints(atoms)
     path = Path(potential)
@@ -115,6 +119,7 @@ def run_md_lammps(
             _end(watch, step, error, program)
         run = watch.outcome()
         file.append(run.frames)
+        file.write_failed(run)
     return run
 
 
@@ -164,7 +169,7 @@ def _variables(
     atoms: Atoms, model: Path, elements: list[str], settings: MDSettings, checks: FailureSettings, seed: int
 ) -> dict[str, object]:
     radii = covalent_radii[atoms.numbers]
-    hottest = max(settings.temperature, settings.end_temperature)
+    hottest = max(settings.temperature, settings.last_temperature)
     return {
         "decks": "decks",
         "model": model.name,
@@ -172,11 +177,15 @@ def _variables(
         "elements": " ".join(elements),
         "structure": "start.data",
         "velocities": "keep",
-        "timestep": settings.timestep / 1000.0,
+        "timestep": settings.step_fs / 1000.0,
         "steps": settings.steps,
         "temperature": max(settings.temperature, 1e-3),  # LAMMPS wants it positive
-        "end_temperature": max(settings.end_temperature, 1e-3),
-        "damping": 0.001 / settings.friction,
+        "end_temperature": max(settings.last_temperature, 1e-3),
+        "ensemble": settings.ensemble,
+        "damping": 0.001 / settings.friction if settings.ensemble == "langevin" else settings.thermostat_time / 1000.0,
+        "pressure": settings.target_pressure(0) / BAR,
+        "end_pressure": settings.target_pressure(settings.steps) / BAR,
+        "pressure_damping": settings.barostat_time / 1000.0,
         "volume_factor": f"{settings.volume_factor:.17g}",
         "seed": 1 + seed % 900_000_000,
         "save": settings.save_every,
@@ -231,8 +240,7 @@ def _box(bounds: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def _change_undone(step: int, settings: MDSettings) -> float:
     """Ratio of lengths: LAMMPS changes the cell after it has computed forces, and writes it after that."""
-    before, after = (1.0 + (settings.volume_factor - 1.0) * at / settings.steps for at in (max(step - 1, 0), step))
-    return (before / after) ** (1.0 / 3.0)
+    return settings.stretch(max(step - 1, 0)) / settings.stretch(step)
 
 
 def _energies(log: Path) -> dict[int, float]:

@@ -21,7 +21,9 @@ from scipy import stats
 
 from pretrain_mlip import console
 from pretrain_mlip.dynamics.failure import Failure, FailureSettings
-from pretrain_mlip.dynamics.md import MDSettings, Thermo, check_start, run_md
+from pretrain_mlip.dynamics.md import check_start, run_md
+from pretrain_mlip.dynamics.protocols import MDSettings
+from pretrain_mlip.dynamics.watch import Thermo
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.settings import Settings

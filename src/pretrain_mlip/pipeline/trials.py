@@ -141,9 +141,8 @@ def radial_distributions(
     calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=config.device) for name in names}
     found = run_replicas(calculators, chosen[:1], campaign, workers=workers)
     models, errors = {}, {}
-    skipped = int(settings.equilibration_ps * 1000.0 / settings.md.timestep / settings.md.save_every)
     for name, (replica,) in found.items():
-        kept = replica.frames[skipped:]
+        kept = [frame for frame in replica.frames if frame.info["time_fs"] >= 1000.0 * settings.equilibration_ps]
         if replica.outcome == "completed" and kept:
             function = radial_distribution(kept, settings.r_max, settings.bins)
             models[name], errors[name] = function.to_dict(), rdf_mae(function, reference)
