@@ -188,3 +188,39 @@ def test_refuses_files(tmp_path: Path) -> None:
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"cut\.pt: not a readable checkpoint"):
         PretrainedMLIP.load(tmp_path / "cut.pt")
+
+
+def _as_without_a_list(atoms: Atoms, kept: PretrainedMLIP) -> float:
+    """Energy by a calculator that keeps its list of neighbours, equal to that of a new one."""
+    copy, again = atoms.copy(), atoms.copy()
+    copy.calc, again.calc = kept, PretrainedMLIP(hard_eam(), skin=0.0)
+    assert copy.get_potential_energy() == pytest.approx(again.get_potential_energy(), rel=0, abs=1e-9)
+    return copy.get_potential_energy()
+
+
+def test_two_atoms_that_approach_each_other_use_up_the_skin_twice_as_fast() -> None:
+    kept = PretrainedMLIP(hard_eam(), skin=2.0)
+    pair = Atoms("SiO", [[0, 0, 0], [kept.potential.cutoff + 2.1, 0, 0]])
+    apart = _as_without_a_list(pair, kept)
+    pair.positions += [[1.9, 0, 0], [-1.9, 0, 0]]
+    assert abs(_as_without_a_list(pair, kept) - apart) > 1e-3
+
+
+def test_other_boundaries_need_another_list() -> None:
+    kept, atoms = PretrainedMLIP(hard_eam()), STRUCTURES["quartz"].copy()
+    bulk = _as_without_a_list(atoms, kept)
+    atoms.pbc = [True, True, False]
+    assert abs(_as_without_a_list(atoms, kept) - bulk) > 1e-3
+
+
+def test_stress_of_a_slab_says_why_there_is_none() -> None:
+    atoms = STRUCTURES["slab"].copy()
+    atoms.calc = PretrainedMLIP(hard_eam())
+    with pytest.raises(InputError, match="periodic in three"):
+        atoms.get_stress()
+
+
+def test_options_survive_pickling() -> None:
+    given = PretrainedMLIP(build_model("cgcnn", ["O", "Si"]), products="bfloat16", memory_limit=2.0)
+    found = pickle.loads(pickle.dumps(given)).potential  # noqa: S301  # our own
+    assert (found.products, found.memory_limit) == ("bfloat16", 2.0)

@@ -238,3 +238,25 @@ def test_exported_files_have_one_precision_and_no_training(folder: Path) -> None
     potential = load_potential(path)
     with pytest.raises(InputError, match="cannot be trained"):
         potential(make_graph(STRUCTURES["quartz"], potential.cutoff), create_graph=True)
+
+
+@pytest.mark.parametrize("what", ["gradients", "energies"])
+def test_every_number_is_compared(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients, and energies of structures of every size."""
+
+    def spoiled(path: Path) -> Exported:
+        found = load_exported(path)
+
+        def function(types: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            energies, gradient = found.function(types, *rest)
+            if what == "gradients":
+                gradient = gradient * 1.001
+            elif len(types) > 8:
+                energies = energies + 1e-3
+            return energies, gradient
+
+        return Exported(found.path, found.info, function)
+
+    monkeypatch.setattr(exports, "load_exported", spoiled)
+    with pytest.raises(ComputationError, match=f"{what} differ by"):
+        write_export(network("cgcnn"), tmp_path / "x.ts.pt", "torchscript")

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from ase.constraints import FixAtoms
+from tests.conftest import STRUCTURES
 
-from pretrain_mlip.deploy.lammps.runs import launcher, run_lammps
+from pretrain_mlip.deploy.lammps.runs import launcher, periodic, run_lammps
 from pretrain_mlip.errors import InputError
 
 
@@ -31,8 +33,18 @@ def test_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert launcher(program) == [str(mpiexec)]
 
 
-def test_environment_of_program(tmp_path: Path) -> None:
+def test_environment_of_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """LAMMPS starts as if the environment that it is installed in were activated."""
-    program = script(tmp_path / "environment" / "lmp", 'echo "$PATH"')
+    monkeypatch.setenv("A_VARIABLE", "kept")
+    program = script(tmp_path / "environment" / "lmp", 'echo "$PATH"; test "$A_VARIABLE" = kept')
     folders = run_lammps("in", tmp_path, program=program).strip().split(os.pathsep)
     assert folders == [str(program.parent), *os.environ["PATH"].split(os.pathsep)]
+
+
+def test_the_structure_of_the_user_stays_as_it_is() -> None:
+    held = STRUCTURES["slab"].copy()
+    held.set_constraint(FixAtoms([0]))
+    before = held.copy()
+    assert periodic(held, 6.0).pbc.all()
+    assert held == before
+    assert held.constraints

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from pretrain_mlip.dynamics import md_lammps
 from pretrain_mlip.dynamics.failure import FailureSettings
 from pretrain_mlip.dynamics.md import MDSettings, run_md
 from pretrain_mlip.dynamics.md_lammps import run_md_lammps
-from pretrain_mlip.dynamics.watch import MDRun
+from pretrain_mlip.dynamics.watch import MDRun, Watch
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.potentials.checkpoint import save_potential
 
@@ -269,3 +270,66 @@ def test_thermostats_and_barostats(ensemble: str, lmp: Path) -> None:
             frame.calc = calculator
             pressures.append(-np.trace(frame.get_stress(voigt=False, include_ideal_gas=True)) / 3 / units.GPa)
         assert np.mean(pressures) == pytest.approx(15.0, abs=2.0)
+
+
+def test_the_box_grows_from_its_origin(lmp: Path, tmp_path: Path) -> None:
+    hard_eam().save(tmp_path / "eam.json")
+    runs = both(
+        *(tmp_path / "eam.json", STRUCTURES["triclinic"] * (2, 2, 2), lmp),
+        timestep=0.01,
+        duration_ps=0.0001,
+        friction=1e-9,
+        volume_factor=1.1,
+    )
+    ours, theirs = (run.frames[-1].get_scaled_positions(wrap=False) for run in runs)
+    assert theirs == pytest.approx(ours, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        "Lost atoms",
+        "Non-numeric",
+        "Out of range atoms",
+        "Neighbor list overflow",
+        "Too many neighbor bins",
+        "not finite",
+    ],
+)
+def test_errors_that_are_failures_of_the_potential(sign: str) -> None:
+    watch = Watch(MDSettings(timestep=1.0), FailureSettings())
+    md_lammps._end(watch, 10, f"lmp: ERROR: {sign}: x", Path("lmp"))
+    assert watch.failure is not None
+    assert watch.failure.check == "calculator"
+
+
+def test_no_frame_at_all() -> None:
+    with pytest.raises(ComputationError, match="written no frame"):
+        md_lammps._end(Watch(MDSettings(timestep=1.0), FailureSettings()), None, "", Path("lmp"))
+
+
+@pytest.mark.parametrize("cut", ["log.lammps", "trajectory.dump"])
+def test_files_that_were_cut_off(cut: str, lmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame counts where all of it is there, and its energy."""
+    hard_eam().save(tmp_path / "eam.json")
+    real = md_lammps.run_lammps
+
+    def interrupted(deck: Path, folder: Path, **options: Any) -> None:
+        real(deck, folder, **options)
+        text = (folder / cut).read_text()
+        last_line_of_the_table = text[: text.rfind("Loop time")].rsplit("\n", 2)[0] + "\n"
+        (folder / cut).write_text(last_line_of_the_table if cut == "log.lammps" else text[:-10])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(md_lammps, "run_lammps", interrupted)
+    atoms, settings = STRUCTURES["triclinic"] * (2, 2, 2), MDSettings(**SHORT)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        run_md_lammps(atoms, tmp_path / "eam.json", settings, program=lmp, trajectory=tmp_path / "md.extxyz")
+    assert len(read(tmp_path / "md.extxyz.part", ":", format="extxyz")) == 5
+
+
+def test_the_limit_of_the_temperature_is_counted_from_the_hottest() -> None:
+    settings = MDSettings(timestep=1.0, temperature=300, end_temperature=3000)
+    checks = FailureSettings(temperature_margin=500)
+    given = md_lammps._variables(STRUCTURES["quartz"], Path("x.pt2"), ["O", "Si"], settings, checks, 0)
+    assert given["limit"] == 3500
