@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from contextlib import closing
 from multiprocessing import active_children
@@ -14,6 +15,7 @@ import pytest
 from pretrain_mlip import parallel
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.parallel import Workers, run_in_processes
+from pretrain_mlip.stopping import stop_signals
 
 
 def work(task: str | Path) -> str:
@@ -53,6 +55,35 @@ def test_tasks_that_nobody_waits_for_end(tmp_path: Path) -> None:
     while active_children():
         time.sleep(0.05)
     assert progress.read_text() == "begun"
+
+
+def save_when_stopped(task: tuple[Path, float]) -> None:
+    state, seconds = task
+    with stop_signals() as asked:
+        state.write_text(str(os.getpid()))
+        while not asked:
+            time.sleep(0.01)
+        time.sleep(seconds)  # takes its time
+        state.write_text("saved")
+        raise KeyboardInterrupt
+
+
+def test_where_one_worker_is_stopped_the_others_are_awaited(tmp_path: Path) -> None:
+    """A scheduler of jobs sends SIGTERM to every process, and they hear it one after the other."""
+    states = [tmp_path / "quick", tmp_path / "slow"]
+
+    def stop_the_quick() -> None:
+        while not all(state.exists() and state.read_text() for state in states):
+            time.sleep(0.01)
+        os.kill(int(states[0].read_text()), signal.SIGTERM)
+
+    with Workers(2) as workers:
+        thread = threading.Thread(target=stop_the_quick)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            list(workers.run(save_when_stopped, list(zip(states, (0.0, 1.0), strict=True)), stoppable=True))
+        thread.join()
+    assert [state.read_text() for state in states] == ["saved", "saved"]
 
 
 def die_once(path: Path) -> int:

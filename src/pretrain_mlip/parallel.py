@@ -184,6 +184,8 @@ class _Campaign:
                     log.warning("a worker process died; its task is computed again by another")
                     self.suspects.append(task)
                 continue
+            if isinstance(error, KeyboardInterrupt):  # its worker got SIGTERM, and the others do about now
+                self.stop()
             if isinstance(error, InputError | KeyboardInterrupt):
                 raise error
             yield task, value if error is None else error
