@@ -154,6 +154,21 @@ def test_an_interrupted_run_goes_on(ensemble: str, tmp_path: Path) -> None:
     assert [frame.info["step"] for frame in stored] == [*range(0, 50, 7), 50]
 
 
+def test_a_run_that_has_ended_does_not_begin_again(tmp_path: Path) -> None:
+    """Unless that is wanted; and what an older run has left is not gone on with."""
+    path = tmp_path / "md.extxyz"
+    run_md(copper(), EMT(), settings("langevin"), trajectory=path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="has ended"):
+        run_md(copper(), EMT(), settings("langevin"), trajectory=path, resume=True)
+    assert path.read_bytes() == before
+    with pytest.raises(KeyboardInterrupt):
+        run_md(copper(), Counted(30), settings("langevin"), trajectory=path)
+    with pytest.raises(KeyboardInterrupt):
+        run_md(copper(), Counted(1), settings("langevin"), seed=1, trajectory=path)
+    assert not path.with_name("md.extxyz.restart").exists()
+
+
 def test_another_run_does_not_go_on(tmp_path: Path) -> None:
     path = tmp_path / "md.extxyz"
     given = settings("langevin")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pretrain_mlip.dynamics.checks import Checks, first_failure
+from pretrain_mlip.dynamics.detection import Checks, first_failure
 from pretrain_mlip.dynamics.failure import Failure, FailureSettings
 from pretrain_mlip.dynamics.rdf import radial_distribution
 from pretrain_mlip.errors import InputError

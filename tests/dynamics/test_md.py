@@ -9,7 +9,7 @@ from ase.io import read
 from pydantic import ValidationError
 from toy_calculators import Attraction, FreeGas
 
-from pretrain_mlip.dynamics.checks import first_failure
+from pretrain_mlip.dynamics.detection import first_failure
 from pretrain_mlip.dynamics.failure import FailureSettings
 from pretrain_mlip.dynamics.md import MDSettings, run_md
 from pretrain_mlip.errors import InputError

@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from pretrain_mlip.dynamics.checks import Checks
+from pretrain_mlip.dynamics.detection import Checks
 from pretrain_mlip.dynamics.failure import FailureSettings
 from pretrain_mlip.pipeline.trials import watched_for
 

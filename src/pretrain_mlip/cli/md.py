@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from pretrain_mlip.cli.common import (
     Config,
     Device,
     Dtype,
+    Elements,
     MemoryLimit,
     Products,
     find_source,
@@ -22,6 +23,8 @@ from pretrain_mlip.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ase import Atoms
 
     from pretrain_mlip.dynamics.failure import FailureSettings
@@ -42,6 +45,7 @@ def md(
         ),
     ],
     calculator: Calculator = None,
+    elements: Elements = None,
     index: Annotated[int, typer.Option(help="Which structure of the file.")] = 0,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Trajectory to write (extended XYZ).", rich_help_panel=OUTPUT)
@@ -75,55 +79,100 @@ def md(
     Example: pretrain-mlip md model.pt structure.cif ensemble=npt pressure_gpa=0 end_pressure_gpa=50
     Example: pretrain-mlip md --calculator ase.calculators.emt:EMT copper.cif ensemble=nve
     """
-    from pretrain_mlip.dynamics.md import run_md
-    from pretrain_mlip.dynamics.protocols import MDSettings, WatchedRun
-    from pretrain_mlip.dynamics.rdf import radial_distribution
     from pretrain_mlip.errors import InputError
-    from pretrain_mlip.settings import read_settings
     from pretrain_mlip.structures.io import check_extxyz_name
 
     check_extxyz_name(output)
     places, overrides = places_and_overrides(arguments, calculator, "POTENTIAL", "STRUCTURE")
-    given = read_settings(WatchedRun, config, overrides)
-    settings = MDSettings(**given.model_dump(exclude={"failure"}))
-    frames = read_data(places[-1], require=())
-    if not -len(frames) <= index < len(frames):
-        raise InputError(f"{places[-1]}: there is no structure {index}; the file has {len(frames)}")
-    known = None if reference is None else radial_distribution(read_data(reference, require=()))
+    potential = Path(places[0]) if calculator is None else None
+    settings, failure = _settings(config, overrides)
+    atoms = _structure(places[-1], index)
+    reduced = {"--compile": compile_networks, "--memory-limit": memory_limit, "--products": products != "full"}
     if engine == "lammps":
-        if compile_networks or memory_limit is not None or products != "full" or device not in ("auto", "cpu"):
-            raise InputError(
-                "--compile, --memory-limit, --products and --device are of --engine ase; for LAMMPS export the "
-                "potential as wanted, such as --format pt2"
-            )
-        if calculator is not None or resume or reference is not None:
-            raise InputError("--calculator, --resume and --reference are of --engine ase")
-        run = (Path(places[0]), frames[index], settings, given.failure)
+        elsewhere = {"--calculator": calculator, "--resume": resume, "--reference": reference, "--elements": elements}
+        _refuse(reduced | elsewhere | {"--device": device not in ("auto", "cpu")}, "are of --engine ase")
+        run = (Path(places[0]), atoms, settings, failure)
         result = _run_lammps(*run, lmp=lmp, ranks=ranks, dtype=dtype, seed=seed, output=output)
     elif engine == "ase":
-        if ranks != 1 or lmp is not None:
-            raise InputError("--ranks and --lmp are of --engine lammps")
+        _refuse({"--ranks": ranks != 1, "--lmp": lmp}, "are of --engine lammps")
+        if calculator is not None:
+            _refuse(reduced | {"--dtype": dtype, "--device": device != "auto"}, "are of potentials of this package")
         of_networks = {"compile": compile_networks, "memory_limit": memory_limit, "products": products}
-        path = Path(places[0]) if calculator is None else None
-        result = run_md(
-            frames[index],
-            find_source(path, calculator, None, device=device, dtype=dtype, **of_networks).make(),
-            settings,
-            failure=given.failure,
-            seed=seed,
-            trajectory=output,
-            resume=resume,
-            reference=known,
-            progress=True,
-        )
+        source = find_source(potential, calculator, elements, device=device, dtype=dtype, **of_networks)
+        if strange := sorted(set(atoms.symbols) - set(source.elements)) if source.elements else []:
+            raise InputError(
+                f"{places[-1]}: holds {', '.join(strange)}; {source.name} is for {', '.join(source.elements)}"
+            )
+        run = (atoms, source.make(), settings, failure)
+        result = _run_ase(*run, seed=seed, output=output, resume=resume, reference=reference)
     else:
         raise InputError(f"engine '{engine}': expected ase or lammps")
-    if result.failure is not None:
-        kept = f"; good frames: {output}" if result.frames else "; no frame was good, so no trajectory is written"
+    _tell(result, output)
+
+
+def _settings(config: Path | None, overrides: list[str]) -> tuple[MDSettings, FailureSettings]:
+    from pretrain_mlip.dynamics.protocols import MDSettings, WatchedRun
+    from pretrain_mlip.settings import read_settings
+
+    given = read_settings(WatchedRun, config, overrides)
+    return MDSettings(**given.model_dump(exclude={"failure"})), given.failure
+
+
+def _structure(place: str, index: int) -> Atoms:
+    from pretrain_mlip.errors import InputError
+
+    frames = read_data(place, require=())
+    if not -len(frames) <= index < len(frames):
+        raise InputError(f"{place}: there is no structure {index}; the file has {len(frames)}")
+    return frames[index]
+
+
+def _refuse(options: Mapping[str, object], reason: str) -> None:
+    """Options that would have no effect."""
+    from pretrain_mlip.errors import InputError
+
+    if given := [name for name, value in options.items() if value not in (None, False)]:
+        raise InputError(f"{', '.join(given)}: {', '.join(options)} {reason}")
+
+
+def _run_ase(
+    atoms: Atoms,
+    calculator: Any,
+    settings: MDSettings,
+    failure: FailureSettings,
+    *,
+    seed: int,
+    output: Path,
+    resume: bool,
+    reference: str | None,
+) -> MDRun:
+    from pretrain_mlip.dynamics.md import run_md
+    from pretrain_mlip.dynamics.rdf import radial_distribution
+    from pretrain_mlip.errors import InputError
+
+    if reference is not None and failure.rdf_deviation is None:
+        raise InputError("--reference: is what failure.rdf_deviation compares with, which is not set")
+    known = None if reference is None else radial_distribution(read_data(reference, require=()))
+    return run_md(
+        *(atoms, calculator, settings),
+        failure=failure,
+        seed=seed,
+        trajectory=output,
+        resume=resume,
+        reference=known,
+        progress=True,
+    )
+
+
+def _tell(result: MDRun, output: Path) -> None:
+    if result.failure is None:
+        typer.echo(f"completed {result.time_ps:.3f} ps; trajectory: {output}")
+        return
+    kept = f"; good frames: {output}" if result.frames else "; no frame was good, so no trajectory is written"
+    if result.failed_frame is not None:
         kept += f"; the one that failed: {output.with_name(output.stem)}.failed.extxyz"
-        typer.echo(f"failed after {result.time_ps:.3f} ps: {result.failure.message()}{kept}")
-        raise typer.Exit(1)
-    typer.echo(f"completed {result.time_ps:.3f} ps; trajectory: {output}")
+    typer.echo(f"failed after {result.time_ps:.3f} ps: {result.failure.message()}{kept}")
+    raise typer.Exit(1)
 
 
 def _run_lammps(

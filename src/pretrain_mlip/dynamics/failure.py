@@ -75,7 +75,7 @@ class FailureSettings(Settings):
         default=50.0,
         gt=0,
         description="fail when the potential energy is above that of the start, and above energy_range, by more than "
-        "this (eV/atom): squeezing to a third of the volume takes 2 to 6, 6000 K less than 1",
+        "this (eV/atom): squeezing to a third of the volume took up to 6, heat less than 1",
     )
     energy_drift: float | None = Field(
         default=0.1,
@@ -92,8 +92,8 @@ class FailureSettings(Settings):
     volume_change: float | None = Field(
         default=4.0,
         gt=1,
-        description="fail when the volume of a cell under pressure has grown or shrunk by this factor: 500 GPa take "
-        "2 to 3 of most solids, and what expands fourfold boils",
+        description="fail when the volume of a cell under pressure has grown or shrunk by this factor: solids under "
+        "hundreds of GPa shrink less, and what expands fourfold boils",
     )
     bond_deviation: float | None = Field(
         default=None,

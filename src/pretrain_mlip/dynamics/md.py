@@ -54,8 +54,8 @@ def run_md(
         progress: draw a progress bar.
 
     Raises:
-        InputError: no atoms, an ensemble or a volume ramp that the structure cannot have, or the interrupted run is
-            another one.
+        InputError: no atoms, an ensemble or a volume ramp that the structure cannot have; or the run that is to go on
+            is another one, or has ended.
     """
     check_start(atoms, settings)
     settings = settings.of(atoms)
@@ -65,6 +65,10 @@ def run_md(
     file = TrajectoryFile(trajectory, append=resume)
     identity = identity_of(atoms, seed=seed, **settings.model_dump(), failure=checks.model_dump(mode="json"))
     restart = RestartFile(file, identity)
+    if resume:
+        restart.refuse_ended()
+    else:
+        restart.remove()
     with file, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         # overflow on the way to a failure is expected, and found by the checks
         first = runner.restart(restart) if resume else 0

@@ -86,8 +86,13 @@ class RestartFile:
         self.file.written = len(frames)
         return step
 
+    def refuse_ended(self) -> None:
+        """Raises InputError where there is nothing to go on with, and a whole trajectory that would be lost."""
+        if self.path is not None and not self.path.exists() and self.file.path is not None and self.file.path.exists():
+            raise InputError(f"{self.file.path}: this run has ended; choose another output, or run it without resume")
+
     def remove(self) -> None:
-        """Once the run has ended."""
+        """Once the run has ended, or where it starts anew."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 

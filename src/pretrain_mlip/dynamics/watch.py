@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from pretrain_mlip.dynamics.checks import Checks
+from pretrain_mlip.dynamics.detection import Checks
 from pretrain_mlip.dynamics.failure import Failure, FailureSettings
 from pretrain_mlip.files import make_folder
 
