@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COLDEST = 30.0  # K, what a jump is measured from at least: a run from rest may release the strain of its start
 MAX_LISTED_ATOMS = 20  # an exploded box would otherwise list every atom in every message
 BOND = 1.2  # times the sum of covalent radii: what counts as bonded at the start
+NEAR = 1.25  # times that sum: few atoms have nothing so near, and the list is short
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,15 @@ class Start:
     @classmethod
     def of(cls, atoms: Atoms, settings: FailureSettings) -> Start:
         sound = _has_distances(atoms)  # if not, the run fails at its first look
-        isolated = _isolated(atoms, settings.isolation) if settings.isolation is not None and sound else []
+        isolated = _isolated(atoms, settings.isolation, _near(atoms)[0]) if settings.isolation and sound else []
+        energy = _energy(atoms)
         bonds = np.zeros((2, 0), dtype=int)
         if settings.bond_deviation is not None and sound:
             bonds = np.stack(find_pairs("ij", atoms, _distance_limits(_elements(atoms), BOND)))
             bonds = bonds[:, bonds[0] < bonds[1]]
         return cls(
-            _energy(atoms),
-            _total_energy(atoms),
+            energy,
+            _total_energy(atoms, energy),
             float(atoms.cell.volume),
             frozenset(isolated),
             bonds,
@@ -79,6 +81,21 @@ class Snapshot:
         """Kinetic temperature in K; None where the structure carries no momenta."""
         return float(self.atoms.get_temperature()) if self.atoms.has("momenta") else None
 
+    @cached_property
+    def forces(self) -> np.ndarray | None:
+        """Forces (atoms, 3) in eV/Å; None where nobody has computed them."""
+        return _known_result(self.atoms, "forces")
+
+    @cached_property
+    def energy(self) -> float | None:
+        """Potential energy in eV/atom; None where nobody has computed it."""
+        return _energy(self.atoms)
+
+    @cached_property
+    def near(self) -> tuple[np.ndarray, ...] | None:
+        """First atoms, second atoms and distances (Å) of pairs; None where distances have no meaning."""
+        return _near(self.atoms) if _has_distances(self.atoms) else None
+
     def failure(self, check: str, **found: Any) -> Failure:
         """A failure at this moment."""
         return Failure(check, self.step, self.time_fs, **found)
@@ -91,8 +108,8 @@ def check_finite(now: Snapshot, settings: FailureSettings) -> Failure | None:
     quantities = {
         "positions": now.atoms.positions,
         "momenta": now.atoms.arrays.get("momenta"),
-        "forces": _known_result(now.atoms, "forces"),
-        "energy": _known_result(now.atoms, "energy"),
+        "forces": now.forces,
+        "energy": now.energy,
         "cell": now.atoms.cell.array.ravel(),
     }
     for name, values in quantities.items():
@@ -128,14 +145,14 @@ def check_temperature_jump(now: Snapshot, settings: FailureSettings) -> Failure 
 def check_distances(now: Snapshot, settings: FailureSettings) -> Failure | None:
     """The closest pair, measured in sums of covalent radii."""
     fraction = settings.min_distance_fraction
-    if fraction is None or not _has_distances(now.atoms):
+    if fraction is None or now.near is None or not len(now.near[0]):
         return None
-    first, second, distance = find_pairs("ijd", now.atoms, _distance_limits(_elements(now.atoms), fraction))
-    if len(distance) == 0:
-        return None
-    numbers = now.atoms.numbers
-    allowed = fraction * (covalent_radii[numbers[first]] + covalent_radii[numbers[second]])
+    first, second, distance = now.near
+    radii = covalent_radii[now.atoms.numbers]
+    allowed = fraction * (radii[first] + radii[second])
     worst = int(np.argmin(distance / allowed))
+    if distance[worst] >= allowed[worst]:
+        return None
     pair = sorted((int(first[worst]), int(second[worst])))
     return now.failure(
         "too_close",
@@ -149,10 +166,9 @@ def check_distances(now: Snapshot, settings: FailureSettings) -> Failure | None:
 
 def check_forces(now: Snapshot, settings: FailureSettings) -> Failure | None:
     """The largest force on an atom."""
-    forces = _known_result(now.atoms, "forces")
-    if settings.max_force is None or forces is None:
+    if settings.max_force is None or now.forces is None:
         return None
-    sizes = np.linalg.norm(forces, axis=1)
+    sizes = np.linalg.norm(now.forces, axis=1)
     worst = int(np.argmax(sizes))
     if not sizes[worst] > settings.max_force:
         return None
@@ -168,7 +184,7 @@ def check_forces(now: Snapshot, settings: FailureSettings) -> Failure | None:
 
 def check_energy(now: Snapshot, settings: FailureSettings) -> Failure | None:
     """Potential energy outside of what was met in training, or far from that of the start."""
-    energy, start = _energy(now.atoms), now.start.energy
+    energy, start = now.energy, now.start.energy
     if energy is None or start is None:
         return None
     lowest = highest = start
@@ -198,7 +214,7 @@ def check_energy(now: Snapshot, settings: FailureSettings) -> Failure | None:
 
 def check_drift(now: Snapshot, settings: FailureSettings) -> Failure | None:
     """Total energy of a run in which it is conserved."""
-    energy, start = _total_energy(now.atoms), now.start.total_energy
+    energy, start = _total_energy(now.atoms, now.energy), now.start.total_energy
     if settings.energy_drift is None or energy is None or start is None:
         return None
     if abs(energy - start) <= settings.energy_drift:
@@ -208,9 +224,10 @@ def check_drift(now: Snapshot, settings: FailureSettings) -> Failure | None:
 
 def check_isolation(now: Snapshot, settings: FailureSettings) -> Failure | None:
     """Atoms that have left all others."""
-    if settings.isolation is None or not _has_distances(now.atoms):
+    if settings.isolation is None or now.near is None:
         return None
-    left = [atom for atom in _isolated(now.atoms, settings.isolation) if atom not in now.start.isolated]
+    alone = _isolated(now.atoms, settings.isolation, now.near[0])
+    left = [atom for atom in alone if atom not in now.start.isolated]
     if not left:
         return None
     return now.failure("isolated", atoms=tuple(left[:MAX_LISTED_ATOMS]), detail=_symbols(now.atoms, left[:1]))
@@ -277,11 +294,11 @@ def _energy(atoms: Atoms) -> float | None:
     return None if energy is None or len(atoms) == 0 else float(energy) / len(atoms)
 
 
-def _total_energy(atoms: Atoms) -> float | None:
-    energy = _energy(atoms)
-    return (
-        None if energy is None or not atoms.has("momenta") else energy + float(atoms.get_kinetic_energy()) / len(atoms)
-    )
+def _total_energy(atoms: Atoms, energy: float | None) -> float | None:
+    """With the potential energy, in eV/atom."""
+    if energy is None or not atoms.has("momenta"):
+        return None
+    return energy + float(atoms.get_kinetic_energy()) / len(atoms)
 
 
 def _has_distances(atoms: Atoms) -> bool:
@@ -289,13 +306,17 @@ def _has_distances(atoms: Atoms) -> bool:
     return bool(np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all())
 
 
-def _isolated(atoms: Atoms, multiple: float) -> list[int]:
-    """Atoms without a neighbour closer than a multiple of the sum of covalent radii."""
-    alone = np.arange(len(atoms))
-    for reach in sorted({min(1.25, multiple), multiple}):  # few atoms have no bond, and short lists are quick
-        if len(alone):
-            alone = np.setdiff1d(alone, find_pairs("i", atoms, _distance_limits(_elements(atoms), reach))[0])
-    return alone.tolist()
+def _near(atoms: Atoms) -> tuple[np.ndarray, ...]:
+    return find_pairs("ijd", atoms, _distance_limits(_elements(atoms), NEAR))
+
+
+def _isolated(atoms: Atoms, multiple: float, near: np.ndarray) -> list[int]:
+    """Atoms without a neighbour closer than a multiple of the sum of covalent radii; ``near`` have one within NEAR."""
+    neighbors = np.bincount(near, minlength=len(atoms))
+    if multiple < NEAR or not neighbors.all():
+        limits = _distance_limits(_elements(atoms), multiple)
+        neighbors = np.bincount(find_pairs("i", atoms, limits)[0], minlength=len(atoms))
+    return np.flatnonzero(neighbors == 0).tolist()
 
 
 def _lengths(atoms: Atoms, bonds: np.ndarray) -> np.ndarray:
