@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ase import Atoms
 from ase.io import write
 from tests.conftest import STRUCTURES, hard_eam
 from tests.export_potentials import network
@@ -80,6 +81,14 @@ def test_exports_with_a_deck(work: Path) -> None:
     assert "metal.in: is there, and is not written over" in again
     run(work, "export", "eam.json", "-o", "a.new.eam.alloy", "--with-deck", "start.extxyz")
     assert (work / "a.new.in").exists()
+    (work / "b.data").write_text("mine")
+    write(work / "germanium.extxyz", Atoms("Ge", cell=[5, 5, 5], pbc=True))
+    before = sorted(work.iterdir())
+    for name, source, message in (("b", "start.extxyz", "b.data: is there"), ("c", "germanium.extxyz", "Ge")):
+        words = ("eam.json", "-o", f"{name}.eam.alloy", "--with-deck", source)
+        assert message in run(work, "export", *words, status=2)
+    assert sorted(work.iterdir()) == before
+    assert (work / "b.data").read_text() == "mine"
     told = run(work, "export", "model.pt", "--format", "mliap", "-o", "glass.mliap")
     assert "comm_modify cutoff 14.5; pair_style mliap unified glass.mliap 1; pair_coeff * * O Si" in told
     wrong = ("--format", "mliap", "-o", "x.mliap", "--threads", 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,24 @@ def test_rounding_grows_with_forces() -> None:
     for largest, forces, passed in ((0.5, 9e-5, True), (0.5, 2e-4, False), (450.0, 2e-4, True), (450.0, 0.05, False)):
         found = Comparison("hot", 10, "", 1, energy=1e-6, forces=forces, pressure=1.0, largest=largest)
         assert found.within(limit) is passed
+
+
+@pytest.mark.parametrize("fault", ["energy", "forces", "stress", None])
+def test_every_quantity_is_compared(
+    fault: str | None, lmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_potential(tmp_path / "model.pt", network("cgcnn"))
+    comparing = Parity(tmp_path / "model.pt", tmp_path, program=lmp, only=["external"])
+    atoms = STRUCTURES["quartz"]
+    right = expected(network("cgcnn"), atoms)
+    largest = float(np.abs(right.forces).max())
+    limit, scale = comparing.tolerance, max(1.0, largest)
+    by = {"energy": limit.energy * len(atoms), "forces": limit.forces, "stress": limit.pressure / BAR}
+    wrong = right if fault is None else replace(right, **{fault: getattr(right, fault) + 2 * scale * by[fault]})
+    monkeypatch.setattr(comparing, "_compute", lambda *_: wrong)
+    (found,) = comparing.compare({"quartz": atoms}, [1])
+    assert found.within(limit) is (fault is None)
+    assert found.largest == pytest.approx(largest)
 
 
 def test_the_comparison_itself(plugin: Path, lmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from tests.lammps_oracle import set_in_motion
 
 from pretrain_mlip import PretrainedMLIP
 from pretrain_mlip.deploy.lammps import cache, library
+from pretrain_mlip.deploy.lammps.runs import launcher
 from pretrain_mlip.deploy.lammps.session import LammpsSession
 from pretrain_mlip.errors import ComputationError, InputError
 
@@ -49,6 +50,24 @@ def test_the_numbers_are_those_of_the_calculator(name: str) -> None:
     atoms.calc = PretrainedMLIP(potential_named("cgcnn"))
     assert list(there.symbols) == list(atoms.symbols)
     assert np.abs(there.get_forces() - atoms.get_forces()).max() < 1e-9
+
+
+BY_TWO = """
+from tests.conftest import STRUCTURES
+from tests.export_potentials import potential_named
+from pretrain_mlip.deploy.lammps.session import LammpsSession
+from pretrain_mlip.errors import InputError
+try:
+    LammpsSession(potential_named("cgcnn"), STRUCTURES["triclinic"])
+except InputError as error:
+    print(error, flush=True)
+"""
+
+
+def test_several_processes_are_refused() -> None:
+    command = [*launcher(Path(sys.executable)), "-n", "2", sys.executable, "-c", BY_TWO]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[2])
+    assert done.stdout.count("runs in one process") == 2, done.stderr
 
 
 def test_dynamics_in_a_cell_that_changes() -> None:

@@ -22,6 +22,21 @@ from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.graphs.graph import edge_vectors, make_graph
 
 
+def write_deck(folder: Path, atoms: Atoms, *lines: str, halo: float, before: str = "") -> None:
+    """``in``, which reads model.mliap."""
+    write_structure(folder / "start.data", atoms, ELEMENTS)
+    deck = [*SETUP, before, "read_data start.data", f"comm_modify cutoff {halo}"]
+    deck += ["pair_style mliap unified model.mliap 1", f"pair_coeff * * {' '.join(ELEMENTS)}", *lines]
+    (folder / "in").write_text("\n".join(deck) + "\n")
+
+
+TELL = 'print "energy $(pe:%.12g)"'
+
+
+def told(output: str) -> list[float]:
+    return [float(line.split()[1]) for line in output.splitlines() if line.startswith("energy ")]
+
+
 def test_a_deck_with_too_small_a_halo_is_refused(mliap: Path, tmp_path: Path) -> None:
     written = write_mliap(tmp_path / "model.mliap", potential_named("cgcnn"))
     assert written.halo == pytest.approx(3 * 4.5 + 1.0)
@@ -40,49 +55,42 @@ def test_a_deck_with_too_small_a_halo_is_refused(mliap: Path, tmp_path: Path) ->
 def test_a_halo_that_becomes_too_small_is_refused(good: int, mliap: Path, tmp_path: Path) -> None:
     """Within as many calls again as were good before."""
     halo = write_mliap(tmp_path / "model.mliap", potential_named("cgcnn")).halo
-    write_structure(tmp_path / "start.data", STRUCTURES["triclinic"] * (2, 2, 2), ELEMENTS)
-    lines = [*SETUP, "read_data start.data", f"comm_modify cutoff {halo}", "pair_style mliap unified model.mliap 1"]
-    lines += [f"pair_coeff * * {' '.join(ELEMENTS)}", *["run 0"] * good, 'print "so far"']
-    lines += ["comm_modify cutoff 10", *["run 0"] * good]
-    (tmp_path / "in").write_text("\n".join(lines) + "\n")
+    runs = ["run 0"] * good
+    lines = *runs, 'print "so far"', "comm_modify cutoff 10", *runs
+    write_deck(tmp_path, STRUCTURES["triclinic"] * (2, 2, 2), *lines, halo=halo)
     with pytest.raises(ComputationError, match="ghost atoms lack neighbours"):
         run_lammps("in", tmp_path, program=mliap, ranks=2 if good == 1 else 1, timeout=120)
     assert "so far" in (tmp_path / "log.lammps").read_text()
 
 
-def test_a_molecule_across_processes_of_which_some_have_nothing(mliap: Path, tmp_path: Path) -> None:
+def test_an_image_that_lacks_its_neighbours_is_noticed(tmp_path: Path) -> None:
+    """Also where they are as many, and almost where they should be."""
     written = write_mliap(tmp_path / "model.mliap", potential_named("cgcnn"))
+    surrounded = (1, np.ones(2, dtype=bool), np.array([0, 1]))  # an own atom and its image, one neighbour each
+    written._check_surroundings(*surrounded, np.array([[1.6, 0.0, 0.0], [1.6 + 1e-10, 0.0, 0.0]]))
+    with pytest.raises(ComputationError, match="1 of 1 ghost atoms lack neighbours"):
+        written._check_surroundings(*surrounded, np.array([[1.6, 0.0, 0.0], [1.6 + 1e-3, 0.0, 0.0]]))
+
+
+def test_a_molecule_across_processes_of_which_some_have_nothing(mliap: Path, tmp_path: Path) -> None:
+    halo = write_mliap(tmp_path / "model.mliap", potential_named("cgcnn")).halo
     molecule = Atoms("OSiO", [[18.5, 6, 6], [20.1, 6, 6], [21.7, 6.3, 6]], cell=[80, 12, 12], pbc=True)
-    write_structure(tmp_path / "start.data", molecule, ELEMENTS)
-    lines = [*SETUP, "processors 4 1 1", "read_data start.data", f"comm_modify cutoff {written.halo}"]
-    lines += ["pair_style mliap unified model.mliap 1", f"pair_coeff * * {' '.join(ELEMENTS)}"]
-    (tmp_path / "in").write_text("\n".join([*lines, "run 0", 'print "energy $(pe:%.12g)"']) + "\n")
-    output = run_lammps("in", tmp_path, program=mliap, ranks=4, timeout=120)
-    (found,) = (float(line.split()[1]) for line in output.splitlines() if line.startswith("energy "))
+    write_deck(tmp_path, molecule, "run 0", TELL, halo=halo, before="processors 4 1 1")
+    found = told(run_lammps("in", tmp_path, program=mliap, ranks=4, timeout=120))
     molecule.calc = PretrainedMLIP(potential_named("cgcnn"))
-    assert found == pytest.approx(molecule.get_potential_energy(), abs=1e-8)
+    assert found == pytest.approx([molecule.get_potential_energy()], abs=1e-8)
 
 
 def test_processes_without_atoms_add_nothing(mliap: Path, tmp_path: Path) -> None:
     """From the start on, and when all atoms have left: LAMMPS adds up what is in the object."""
-    written = write_mliap(tmp_path / "model.mliap", potential_named("cgcnn"))
+    halo = write_mliap(tmp_path / "model.mliap", potential_named("cgcnn")).halo
     molecule = Atoms("OSiO", [[4, 6, 6], [5.6, 6, 6], [7.2, 6.3, 6]], cell=[40, 12, 12], pbc=True)
-    write_structure(tmp_path / "start.data", molecule, ELEMENTS)
-    lines = [*SETUP, "processors * 1 1", "read_data start.data", f"comm_modify cutoff {written.halo}"]
-    lines += ["pair_style mliap unified model.mliap 1", f"pair_coeff * * {' '.join(ELEMENTS)}"]
-    lines += [
-        "run 0",
-        'print "energy $(pe:%.12g)"',
-        "displace_atoms all move 20 0 0",
-        "run 0",
-        'print "energy $(pe:%.12g)"',
-    ]
-    (tmp_path / "in").write_text("\n".join(lines) + "\n")
+    lines = "run 0", TELL, "displace_atoms all move 20 0 0", "run 0", TELL
+    write_deck(tmp_path, molecule, *lines, halo=halo, before="processors * 1 1")
     molecule.calc = PretrainedMLIP(potential_named("cgcnn"))
     right = molecule.get_potential_energy()
     for ranks in (1, 2):
-        output = run_lammps("in", tmp_path, program=mliap, ranks=ranks, timeout=120)
-        found = [float(line.split()[1]) for line in output.splitlines() if line.startswith("energy ")]
+        found = told(run_lammps("in", tmp_path, program=mliap, ranks=ranks, timeout=120))
         assert found == pytest.approx([right, right], abs=1e-8)
 
 
@@ -99,12 +107,8 @@ print(repr(lmp.get_thermo("pe")))
 
 def test_from_python(mliap: Path, tmp_path: Path) -> None:
     potential = potential_named("m3gnet")
-    written = write_mliap(tmp_path / "model.mliap", potential)
     atoms = STRUCTURES["triclinic"]
-    write_structure(tmp_path / "start.data", atoms, ELEMENTS)
-    deck = [*SETUP, "read_data start.data", f"comm_modify cutoff {written.halo}"]
-    deck += ["pair_style mliap unified model.mliap 1", f"pair_coeff * * {' '.join(ELEMENTS)}", "run 0"]
-    (tmp_path / "in").write_text("\n".join(deck))
+    write_deck(tmp_path, atoms, "run 0", halo=write_mliap(tmp_path / "model.mliap", potential).halo)
     command = [mliap.parent / "python", "-c", SCRIPT, "in"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

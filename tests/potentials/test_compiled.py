@@ -242,6 +242,33 @@ def test_sums_are_made_before_they_are_read(tmp_path: Path) -> None:
     assert found.stdout.strip() == "fine", found.stderr[-800:]
 
 
+MAKES_CODE = """
+import sys
+from torch._inductor.scheduler import SchedulerNode
+from tests.conftest import STRUCTURES
+from tests.export_potentials import network
+from pretrain_mlip.calculators.ase import PretrainedMLIP
+from pretrain_mlip.deploy.exports import write_export
+from pretrain_mlip.potentials.compiled import repair_inductor
+if sys.argv[1] == "package":
+    write_export(network("cgcnn", convolutions=1), sys.argv[2] + "/x.pt2", "pt2")
+else:
+    PretrainedMLIP(network("cgcnn", convolutions=1), compile=True).calculate(STRUCTURES["quartz"])
+assert hasattr(SchedulerNode.recompute_size_and_body, "__wrapped__")
+repair_inductor()
+repaired = SchedulerNode.recompute_size_and_body
+print(hasattr(repaired.__wrapped__, "__wrapped__"))
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize("how", ["package", "calculator"])
+def test_the_compiler_is_repaired_once_wherever_code_is_made(how: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MAKES_CODE, how, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.strip() == "False", done.stderr
+
+
 @needs_compiler
 def test_wrong_code_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     other = network()

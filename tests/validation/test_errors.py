@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,6 +68,25 @@ def test_missing_labels_are_none_and_not_zero():
     headings, rows = rows_for_display({"bare": table["bare"]})
     assert headings == ["frames of", "frames", "atoms"]
     assert rows == [["bare", 1, 1]]
+
+
+def test_labels_and_predictions_that_lack_stress():
+    structure = frame(4, "a")
+    stress = np.full(6, 0.1)
+    stress[1] = np.nan
+    set_labels(structure, 1.0, np.zeros((4, 3)), stress)
+    row = error_table([structure], [Labels(1.0, np.zeros((4, 3)), np.full(6, 0.3))])["all"]
+    assert row["stress_mae"] == pytest.approx(0.2 * EV_PER_A3_IN_GPA)  # of the five that are known
+
+    class NoStress(Calculator):
+        implemented_properties = ("energy", "forces")
+
+        def calculate(self, atoms, *_):
+            self.results = {"energy": 2.0, "forces": np.ones((len(atoms), 3))}
+
+    (found,) = predict_with(NoStress(), [structure])
+    assert found.stress is None
+    assert found.energy == 2.0
 
 
 def test_rows_by_another_key_and_frames_without_it():
