@@ -8,19 +8,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from hypothesis import given
-from hypothesis import strategies as st
 from toy_calculators import make_attraction, make_bug, make_emt, make_exit
 
 from pretrain_mlip.dynamics.failure import Failure
 from pretrain_mlip.dynamics.md import MDSettings
-from pretrain_mlip.dynamics.survival import (
-    ReplicaResult,
-    StabilitySettings,
-    run_replicas,
-    survival_curve,
-    survival_summary,
-)
+from pretrain_mlip.dynamics.survival import ReplicaResult, StabilitySettings, run_replicas
 from pretrain_mlip.errors import InputError
 
 MD = MDSettings(timestep=1.0, duration_ps=0.03, check_every=5)
@@ -75,43 +67,6 @@ def test_bad_input_ends_the_campaign(workers):
         run_replicas({"missing": functools.partial(refuse)}, START, StabilitySettings(md=MD), workers=workers)
     with pytest.raises(InputError, match="structure"):
         run_replicas({"emt": make_emt}, [], StabilitySettings())
-
-
-def test_curve_is_kaplan_meiers_product():
-    # By hand: 5 at risk, one fails (4/5); 4 at risk, one fails and one is lost (3/4); two survive to the end.
-    curve = survival_curve([1.0, 2.0, 2.0, 3.0, 3.0], [True, True, False, False, False])
-    assert curve["time"] == [0.0, 1.0, 2.0, 3.0]
-    assert curve["fraction"] == pytest.approx([1.0, 0.8, 0.6, 0.6])
-
-
-@given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), min_size=1, max_size=30))
-def test_curve_falls_within_its_band(outcomes):
-    times, failed = zip(*outcomes, strict=True)
-    curve = {name: np.array(values) for name, values in survival_curve(times, failed).items()}
-    assert (np.diff(curve["fraction"]) <= 1e-12).all()
-    assert all(np.isfinite(values).all() for values in curve.values())
-    assert (curve["low"] <= curve["fraction"] + 1e-12).all()
-    assert (curve["fraction"] <= curve["high"] + 1e-12).all()
-
-
-def test_without_censoring_the_curve_is_the_empirical_fraction_and_its_area_the_mean():
-    times = [0.5, 1.0, 1.5, 2.5]
-    summary = survival_summary([result(t) for t in times], 3.0)
-    assert summary["mean_ps"] == pytest.approx(np.mean(times))
-    assert summary["area"] == pytest.approx(np.mean(times) / 3.0)
-    assert summary["median_ps"] == 1.0
-    assert summary["stable_fraction"] == 0.0
-
-
-def test_summary_of_survivors_failures_and_crashes():
-    found = [result(1.0), result(2.0, check="too_hot"), result(0.0, "crashed"), *[result(3.0, "completed")] * 5]
-    summary = survival_summary(found, 3.0)
-    assert summary["median_ps"] is None
-    assert summary["stable_fraction"] == 5 / 8
-    assert summary["failures"] == {"crashed": 1, "too_close": 1, "too_hot": 1}
-    assert summary["mean_ps"] == pytest.approx((1 + 2 + 0 + 15) / 8)
-    all_survive = survival_summary([result(3.0, "completed")] * 3, 3.0)
-    assert (all_survive["area"], all_survive["median_ps"], all_survive["failures"]) == (1.0, None, {})
 
 
 def test_results_survive_json():

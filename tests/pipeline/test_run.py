@@ -19,6 +19,8 @@ import yaml
 
 from pretrain_mlip import EAM, PretrainedMLIP
 from pretrain_mlip.config import RunConfig
+from pretrain_mlip.dynamics import survival
+from pretrain_mlip.dynamics.md import run_md
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
@@ -144,6 +146,24 @@ def test_finished_run_is_not_made_again_but_reported(finished: Path) -> None:
     assert again.provenance == first.provenance
     assert (again.timings or {})["training"] == pytest.approx((first.timings or {})["training"], abs=0.5)
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.pt")} == before
+
+
+def test_md_goes_on_with_the_replicas_that_are_left(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    content = json.loads((run / "results.json").read_text())
+    before = content.pop("survival")
+    (run / "results.json").write_text(json.dumps(content))
+    (run / "replicas" / "survival" / "delta-001.json").unlink()
+    made = []
+    monkeypatch.setattr(survival, "run_md", lambda *args, **kwargs: made.append(args) or run_md(*args, **kwargs))
+    resume_pipeline(run)
+    assert len(made) == 1
+    after = json.loads((run / "results.json").read_text())["survival"]
+    assert after["vanilla"] == before["vanilla"]
+    assert after["delta"]["summary"] == before["delta"]["summary"]
 
 
 def test_moved_run_resumes_without_its_input(finished: Path, tmp_path: Path) -> None:

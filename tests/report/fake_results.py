@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from pretrain_mlip.dynamics.failure import Failure
+from pretrain_mlip.dynamics.kaplan_meier import survival_curve, survival_summary
 from pretrain_mlip.dynamics.md import MDSettings, Thermo
-from pretrain_mlip.dynamics.survival import ReplicaResult, survival_curve, survival_summary
+from pretrain_mlip.dynamics.survival import ReplicaResult
 from pretrain_mlip.report.results import Results
 
 FORCES = {"eam": 213.0, "vanilla": 217.0, "pretrain": 234.0, "finetune": 155.0, "delta": 153.4}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ase.data import atomic_numbers
 
 from pretrain_mlip.errors import InputError
+from pretrain_mlip.files import sha256
 
 if TYPE_CHECKING:
     import os
@@ -27,11 +28,24 @@ class Source:
         name: for tables and files.
         make: a calculator, another one at each call; can be pickled, so that processes make their own.
         elements: symbols that it supports; empty where nobody said.
+        place: the file, or the name of the function.
     """
 
     name: str
     make: Callable[[], Any]
     elements: tuple[str, ...]
+    place: str
+
+    @property
+    def path(self) -> Path | None:
+        """The file, where it is one."""
+        path = Path(self.place)
+        return path if path.is_file() else None
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others: the SHA-256 of the file, or the name of the function."""
+        return self.place if self.path is None else sha256(self.path)
 
 
 def source_of_file(path: str | os.PathLike[str], elements: Sequence[str] = (), **options: Any) -> Source:
@@ -51,7 +65,7 @@ def source_of_file(path: str | os.PathLike[str], elements: Sequence[str] = (), *
     known = make().potential.elements
     if strange := [symbol for symbol in elements if symbol not in known]:
         raise InputError(f"{path} does not support the element {strange[0]}; it knows {', '.join(known)}")
-    return Source(name_of_file(path), make, tuple(elements or known))
+    return Source(name_of_file(path), make, tuple(elements or known), str(path))
 
 
 def source_of_function(name: str, elements: Sequence[str] = ()) -> Source:
@@ -68,7 +82,7 @@ def source_of_function(name: str, elements: Sequence[str] = ()) -> Source:
         raise InputError(f"calculator {name}: unknown element '{strange[0]}'")
     make = functools.partial(_calculator, name)
     make()
-    return Source(name.rpartition(":")[2] or name, make, tuple(elements))
+    return Source(name.rpartition(":")[2] or name, make, tuple(elements), name)
 
 
 def name_of_file(path: str | os.PathLike[str]) -> str:

@@ -68,11 +68,17 @@ MemoryLimit = Annotated[
 Products = Annotated[str, typer.Option(help="Precision of products in networks on a GPU: full, tf32 or bfloat16.")]
 
 
+def files_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files, and settings: what looks like key=value and is no file."""
+    overrides = [text for text in arguments if re.match(r"[A-Za-z_.]+=", text) and not Path(text).exists()]
+    return [text for text in arguments if text not in overrides], overrides
+
+
 def places_and_overrides(arguments: Sequence[str], calculator: str | None, *names: str) -> tuple[list[str], list[str]]:
     """Tell files from settings among arguments, where POTENTIAL may be missing.
 
     Args:
-        arguments: of the command line; what looks like key=value, and is no file, is a setting.
+        arguments: of the command line, see ``files_and_overrides``.
         calculator: the option --calculator, in place of the first of the names.
         names: what the files are.
 
@@ -85,8 +91,7 @@ def places_and_overrides(arguments: Sequence[str], calculator: str | None, *name
     from pretrain_mlip.errors import InputError
 
     wanted = names if calculator is None else names[1:]
-    overrides = [text for text in arguments if re.match(r"[A-Za-z_.]+=", text) and not Path(text).exists()]
-    places = [text for text in arguments if text not in overrides]
+    places, overrides = files_and_overrides(arguments)
     if len(places) != len(wanted):
         given = ", ".join(places) or "none"
         raise InputError(f"expected {' '.join(wanted)}{' with --calculator' if calculator else ''}, got {given}")

@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 import pretrain_mlip
-from pretrain_mlip.cli import datasets, eam, evaluate, export, lammps, md, perturb, rdf, report, run, scan, verify
+from pretrain_mlip.cli import (
+    datasets,
+    eam,
+    evaluate,
+    export,
+    lammps,
+    md,
+    perturb,
+    rdf,
+    report,
+    run,
+    scan,
+    stability,
+    verify,
+)
 from pretrain_mlip.console import set_up_logging, stderr
 from pretrain_mlip.errors import InputError, PretrainMLIPError
 from pretrain_mlip.memory import keep_memory
@@ -35,6 +49,7 @@ app.command(rich_help_panel=METHOD)(run.train)
 app.command(rich_help_panel=METHOD)(report.report)
 app.command(rich_help_panel=POTENTIALS)(evaluate.evaluate)
 app.command(rich_help_panel=POTENTIALS)(md.md)
+app.command(rich_help_panel=POTENTIALS)(stability.stability)
 app.command(rich_help_panel=POTENTIALS)(scan.scan)
 app.command(rich_help_panel=POTENTIALS)(rdf.rdf)
 app.command(rich_help_panel=POTENTIALS)(verify.verify)

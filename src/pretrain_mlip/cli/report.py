@@ -18,8 +18,10 @@ def report(
     from pretrain_mlip.files import read_json
     from pretrain_mlip.report.html import write_report
     from pretrain_mlip.report.results import FILE_NAME
+    from pretrain_mlip.report.stability import write_stability_report
     from pretrain_mlip.report.study import write_study_report
 
     content = read_json(run_dir / FILE_NAME)
-    of_study = isinstance(content, dict) and content.get("kind") == "study"
-    typer.echo((write_study_report if of_study else write_report)(run_dir))
+    kind = content.get("kind", "") if isinstance(content, dict) else ""
+    writers = {"study": write_study_report, "stability": write_stability_report}
+    typer.echo(writers.get(kind, write_report)(run_dir))

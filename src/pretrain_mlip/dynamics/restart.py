@@ -38,8 +38,7 @@ class RestartFile:
 
     @property
     def path(self) -> Path | None:
-        path = self.file.path
-        return None if path is None else path.with_name(path.name + ".restart")
+        return None if self.file.path is None else restart_path(self.file.path)
 
     def save(self, step: int, integrator: Integrator, watch: Watch) -> None:
         """Write the state after a step whose frame is in the trajectory."""
@@ -120,6 +119,11 @@ class RestartFile:
         with atomic_path(part) as path:
             write(path, frames, format="extxyz")
         return frames
+
+
+def restart_path(trajectory: Path) -> Path:
+    """Where the state of the run with this trajectory is, while it goes on."""
+    return trajectory.with_name(trajectory.name + ".restart")
 
 
 def identity_of(atoms: Atoms, **others: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How long do potentials survive? The same replicas for every potential, and Kaplan-Meier statistics of what happened.
+"""How long do potentials survive? The same replicas for every potential.
 
 Replica k of every potential starts from the same structure with the same velocities and the same thermostat noise.
 """
@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field
-from scipy import stats
 
 from pretrain_mlip import console
 from pretrain_mlip.dynamics.failure import Failure, FailureSettings
 from pretrain_mlip.dynamics.md import check_start, run_md
 from pretrain_mlip.dynamics.protocols import MDSettings
+from pretrain_mlip.dynamics.restart import identity_of, restart_path
+from pretrain_mlip.dynamics.sites import failure_site
 from pretrain_mlip.dynamics.watch import Thermo
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.parallel import Workers
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
     import os
 
     from ase import Atoms
+
+    from pretrain_mlip.dynamics.replica_store import ReplicaStore
 
 logger = logging.getLogger(__name__)
 CalculatorFactory = Callable[[], Any]
@@ -65,7 +65,9 @@ class ReplicaResult:
         failure: the check that fired.
         error: text of the error of a crash.
         thermo: temperature, energy and volume in the course of the run.
+        site: the atoms at fault and their surroundings, see ``failure_site``.
         frames: good structures of the run; not part of the JSON.
+        failed_frame: the structure that failed; not part of the JSON.
     """
 
     potential: str
@@ -77,11 +79,14 @@ class ReplicaResult:
     failure: Failure | None = None
     error: str = ""
     thermo: Thermo = field(default_factory=Thermo)
+    site: dict[str, Any] | None = None
     frames: list[Atoms] = field(default_factory=list)
+    failed_frame: Atoms | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types without the frames, ready for JSON; the course of the run is kept to six digits."""
-        content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "frames"}
+        """Plain types without structures, ready for JSON; the course of the run is kept to six digits."""
+        names = [f.name for f in dataclasses.fields(self) if f.name not in ("frames", "failed_frame")]
+        content = {name: getattr(self, name) for name in names}
         content["failure"] = self.failure.to_dict() if self.failure else None
         thermo = dataclasses.asdict(self.thermo)
         content["thermo"] = {name: [float(f"{x:.6g}") for x in values] for name, values in thermo.items()}
@@ -108,6 +113,11 @@ class _Task:
     def result(self, outcome: str, time_ps: float, **found: Any) -> ReplicaResult:
         return ReplicaResult(self.potential, self.replica, self.structure, self.seed, outcome, time_ps, **found)
 
+    def identity(self) -> dict[str, Any]:
+        """What the result depends on, but for the potential."""
+        settings = self.settings.model_dump(mode="json", include={"md", "failure"})
+        return identity_of(self.atoms, seed=self.seed, **settings)
+
 
 def run_replicas(
     potentials: Mapping[str, CalculatorFactory],
@@ -116,6 +126,7 @@ def run_replicas(
     *,
     workers: int | Workers = 1,
     trajectories: str | os.PathLike[str] | None = None,
+    store: ReplicaStore | None = None,
 ) -> dict[str, list[ReplicaResult]]:
     """Run every replica of every potential.
 
@@ -128,14 +139,17 @@ def run_replicas(
         structures: starting structures; replica k takes number k modulo their count.
         settings: the campaign.
         workers: number of processes, each on one thread, or those that are there already; 1 runs all in this process.
-        trajectories: folder for one extxyz file per replica, ``<potential>-<replica>.extxyz``.
+        trajectories: folder for one extxyz file per replica, ``<potential>-<replica>.extxyz``. A replica that was
+            interrupted goes on from the last frame in it.
+        store: where replicas are kept as they end. Those that are there already are not run again, and come without
+            frames.
 
     Returns:
         Results of each potential in order of the replica.
 
     Raises:
-        InputError: no structure or one that no run can start from, or a potential that cannot be used (a missing file,
-            an unknown element).
+        InputError: no structure or one that no run can start from, a potential that cannot be used (a missing file,
+            an unknown element), or the store holds another campaign.
     """
     check_starts(structures, settings)
     folder = Path(trajectories) if trajectories is not None else None
@@ -146,23 +160,28 @@ def run_replicas(
         for name, factory in potentials.items():
             path = folder / f"{name}-{replica:03d}.extxyz" if folder is not None else None
             tasks.append(_Task(name, factory, replica, index, atoms, settings.seed + replica, settings, path))
+    results: dict[str, list[ReplicaResult]] = {name: [] for name in potentials}
+    if store is not None:
+        known = {id(task): store.find(task.potential, task.replica, task.identity()) for task in tasks}
+        for result in filter(None, known.values()):
+            results[result.potential].append(result)
+        tasks = [task for task in tasks if known[id(task)] is None]
     with Workers(workers) if isinstance(workers, int) else nullcontext(workers) as pool:
         finished = pool.run(_run, tasks) if pool.several else _run_here(tasks)
-        return _collected(potentials, finished, len(tasks))
-
-
-def _collected(
-    names: Iterable[str], finished: Iterator[tuple[_Task, ReplicaResult | Exception]], number: int
-) -> dict[str, list[ReplicaResult]]:
-    results: dict[str, list[ReplicaResult]] = {name: [] for name in names}
-    for task, result in console.track(finished, "MD replicas", total=number):
-        if isinstance(result, Exception):
-            error = f"{type(result).__name__}: {result}"
-            logger.warning("replica %d of %s crashed (%s)", task.replica, task.potential, error)
-            results[task.potential].append(task.result("crashed", 0.0, error=error))
-        else:
+        for task, outcome in console.track(finished, "MD replicas", total=len(tasks)):
+            result = _recorded(task, outcome)
             results[task.potential].append(result)
+            if store is not None:
+                store.keep(result, task.identity())
     return {name: sorted(found, key=lambda result: result.replica) for name, found in results.items()}
+
+
+def _recorded(task: _Task, outcome: ReplicaResult | Exception) -> ReplicaResult:
+    if isinstance(outcome, ReplicaResult):
+        return outcome
+    error = f"{type(outcome).__name__}: {outcome}"
+    logger.warning("replica %d of %s crashed (%s)", task.replica, task.potential, error)
+    return task.result("crashed", 0.0, error=error)
 
 
 def check_starts(structures: Sequence[Atoms], settings: StabilitySettings) -> None:
@@ -177,69 +196,6 @@ def check_starts(structures: Sequence[Atoms], settings: StabilitySettings) -> No
         check_start(atoms, settings.md, f"stability: {name_of(atoms, number)}")
 
 
-def survival_curve(
-    times: Sequence[float], failed: Sequence[bool], confidence_level: float = 0.95
-) -> dict[str, list[float]]:
-    """Kaplan-Meier estimate of the fraction that survives a time, with a log-log confidence band.
-
-    Args:
-        times: time of the failure, or the time up to which a survivor was watched.
-        failed: whether the replica failed at that time.
-        confidence_level: of the pointwise band.
-
-    Returns:
-        ``time``, ``fraction``, ``low``, ``high``: corners of a step function that starts at time 0 and holds each value
-        until the next time. Where the band is undefined it is [1, 1] before the first failure, and after the last
-        survivor it goes from 0 to the upper bound before.
-    """
-    when, dead = np.asarray(times, dtype=float), np.asarray(failed, dtype=bool)
-    if when.size == 0:
-        raise InputError("survival curve: no replica")
-    survivors = stats.ecdf(stats.CensoredData.right_censored(when, ~dead)).sf
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # scipy warns where the band is undefined; filled below
-        band = survivors.confidence_interval(confidence_level, method="log-log")
-    curve: dict[str, list[float]] = {"time": [0.0], "fraction": [1.0], "low": [1.0], "high": [1.0]}
-    for time, fraction, low, high in zip(
-        survivors.quantiles, survivors.probabilities, band.low.probabilities, band.high.probabilities, strict=True
-    ):
-        undefined = (1.0, 1.0) if fraction == 1.0 else (0.0, curve["high"][-1])
-        curve["time"].append(float(time))
-        curve["fraction"].append(float(fraction))
-        curve["low"].append(float(low) if np.isfinite(low) else undefined[0])
-        curve["high"].append(float(high) if np.isfinite(high) else undefined[1])
-    return curve
-
-
-def survival_summary(results: Sequence[ReplicaResult], duration_ps: float) -> dict[str, Any]:
-    """Numbers of a survival campaign. A crashed replica counts as failed at time 0.
-
-    Args:
-        results: all replicas of one potential.
-        duration_ps: time after which a replica has passed.
-
-    Returns:
-        ``replicas``; ``median_ps`` (None when more than half survive); ``mean_ps`` restricted to the duration, the area
-        under the Kaplan-Meier curve; ``area``, that area over the duration (1 = all survive); ``stable_fraction`` of
-        replicas that completed; ``failures``, how often each check fired; ``duration_ps``.
-    """
-    curve = survival_curve([r.time_ps for r in results], [r.outcome != "completed" for r in results])
-    time, fraction = np.array(curve["time"]), np.array(curve["fraction"])
-    below = np.flatnonzero(fraction <= 0.5)
-    widths = np.diff(np.append(np.minimum(time, duration_ps), duration_ps))
-    mean = float(np.sum(fraction * widths))
-    failures = Counter(r.failure.check if r.failure else r.outcome for r in results if r.outcome != "completed")
-    return {
-        "replicas": len(results),
-        "median_ps": float(time[below[0]]) if below.size else None,
-        "mean_ps": mean,
-        "area": mean / duration_ps,
-        "stable_fraction": sum(r.outcome == "completed" for r in results) / len(results),
-        "failures": dict(sorted(failures.items())),
-        "duration_ps": duration_ps,
-    }
-
-
 def _run(task: _Task) -> ReplicaResult:
     run = run_md(
         task.atoms,
@@ -248,9 +204,14 @@ def _run(task: _Task) -> ReplicaResult:
         failure=task.settings.failure,
         seed=task.seed,
         trajectory=task.trajectory,
+        resume=task.trajectory is not None and restart_path(task.trajectory).exists(),
     )
+    site = None
+    if run.failure is not None and run.failed_frame is not None:
+        site = failure_site(run.failed_frame, run.failure.atoms)
+    found = {"failure": run.failure, "thermo": run.thermo, "site": site}
     outcome = "completed" if run.completed else "failed"
-    return task.result(outcome, run.time_ps, failure=run.failure, thermo=run.thermo, frames=run.frames)
+    return task.result(outcome, run.time_ps, **found, frames=run.frames, failed_frame=run.failed_frame)
 
 
 def _run_here(tasks: Sequence[_Task]) -> Iterator[tuple[_Task, ReplicaResult | Exception]]:

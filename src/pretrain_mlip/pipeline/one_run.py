@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import logging
-import os
-import platform
-import shlex
-import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +15,11 @@ import torch
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.dynamics.survival import StabilitySettings, check_starts
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.files import sha256
 from pretrain_mlip.keys import CONFIG_TYPE
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline import preparation, trials
 from pretrain_mlip.pipeline.folder import FOUNDATION, RunFolder
+from pretrain_mlip.pipeline.provenance import provenance
 from pretrain_mlip.pipeline.strategies import needs_perturbation, stage_settings, train_strategies
 from pretrain_mlip.potentials.eam.embedded_atom import EmbeddedAtom
 from pretrain_mlip.potentials.eam.inputs import elements_of
@@ -44,16 +37,6 @@ from pretrain_mlip.training.stages import STRATEGIES
 log = logging.getLogger(__name__)
 TRIALS = {"stability": "survival", "squeeze": "squeeze", "rdf": "rdf"}  # group of settings -> section of the results
 Until = Literal["preparation", "training", "report"]
-REPORTED_VERSIONS = (
-    "pretrain-mlip",
-    "torch",
-    "torch-geometric",
-    "lightning-fabric",
-    "ase",
-    "matscipy",
-    "numpy",
-    "scipy",
-)
 
 
 class Run:
@@ -139,7 +122,9 @@ class Run:
         """Survival and RDF, unless an earlier session of this run has them."""
         for section, settings in self._campaigns():
             with self._timed("MD"):
-                self._add({section: trials.survival(self.folder, names, splits, settings, self.config, self.workers)})
+                self._add(
+                    {section: trials.survival(self.folder, section, names, splits, settings, self.config, self.workers)}
+                )
             self._write()
         rdf = self.config.rdf
         if rdf is not None and self.results.rdf is None:
@@ -231,32 +216,22 @@ class Run:
         files = dict.fromkeys(sources) | {
             self.folder.data(name): frames for name, frames in (self.results.splits or {}).items()
         }
-        return {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "versions": {"python": platform.python_version()}
-            | {name: importlib.metadata.version(name) for name in REPORTED_VERSIONS},
-            "hardware": {
-                "processor": platform.processor() or platform.machine(),
-                "cores": os.cpu_count() or 0,
-                "device": self.config.device,
-                "threads": self.config.threads,
-                "workers": self.config.workers,
-                "processes of a training": self.group.place.size if self.group is not None else self.config.devices,
-            },
-            "seeds": {
+        return provenance(
+            seeds={
                 "run": self.config.seed,
                 "replicas": self.config.seed + (self.config.stability.seed if self.config.stability else 0),
                 "split": self.config.data.split.seed,
                 "eam": self.config.eam.seed,
                 "perturbation": self.config.perturbation.seed,
             },
-            "data": [
-                {"path": str(path), "sha256": sha256(path), "frames": frames}
-                for path, frames in files.items()
-                if path.exists()
-            ],
-        }
+            data=files,
+            hardware={
+                "device": self.config.device,
+                "threads": self.config.threads,
+                "workers": self.config.workers,
+                "processes of a training": self.group.place.size if self.group is not None else self.config.devices,
+            },
+        )
 
     def _add(self, sections: dict[str, Any]) -> None:
         """Put validated sections into the results."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pretrain_mlip.config import RunConfig
-from pretrain_mlip.dynamics.survival import ReplicaResult, StabilitySettings, survival_curve, survival_summary
+from pretrain_mlip.dynamics.kaplan_meier import survival_section
+from pretrain_mlip.dynamics.survival import ReplicaResult, StabilitySettings
 from pretrain_mlip.files import atomic_path, make_folder
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.strategies import trained_strategies
@@ -108,11 +109,7 @@ def _pooled(sections: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | No
         replicas = [
             ReplicaResult.from_dict(replica) for section in known for replica in section[model].model_dump()["replicas"]
         ]
-        pooled[model] = {
-            "replicas": [replica.to_dict() for replica in replicas],
-            "curve": survival_curve([r.time_ps for r in replicas], [r.outcome != "completed" for r in replicas]),
-            "summary": survival_summary(replicas, first.summary.duration_ps),
-        }
+        pooled[model] = survival_section(replicas, first.summary.duration_ps)
     return pooled
 
 

@@ -14,9 +14,12 @@ from pretrain_mlip.calculators.ase import PretrainedMLIP
 from pretrain_mlip.calculators.batched import predict
 from pretrain_mlip.config import RDFSettings, RunConfig
 from pretrain_mlip.dynamics.failure import FailureSettings
+from pretrain_mlip.dynamics.kaplan_meier import survival_section
 from pretrain_mlip.dynamics.rdf import radial_distribution, rdf_mae
-from pretrain_mlip.dynamics.survival import StabilitySettings, run_replicas, survival_curve, survival_summary
+from pretrain_mlip.dynamics.replica_store import ReplicaStore
+from pretrain_mlip.dynamics.survival import StabilitySettings, run_replicas
 from pretrain_mlip.errors import InputError
+from pretrain_mlip.files import sha256
 from pretrain_mlip.keys import CONFIG_TYPE, ISOLATED_ATOM
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
@@ -78,30 +81,22 @@ def watched_for(failure: FailureSettings, frames: Sequence[Atoms], given: Mappin
 
 def survival(
     folder: RunFolder,
+    section: str,
     names: Sequence[str],
     splits: Splits,
     settings: StabilitySettings,
     config: RunConfig,
     workers: Workers,
 ) -> dict[str, Any]:
-    """Section ``survival`` (or ``squeeze``): the same replicas for every potential."""
+    """Section ``survival`` or ``squeeze``: the same replicas for every potential; those that have ended are kept."""
     structures = splits.test or splits.val
     failure = watched_for(settings.failure, [*splits.train, *splits.val], config.data.reference_energies)
     calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=config.device) for name in names}
-    section = {}
     settings = settings.model_copy(update={"seed": config.seed + settings.seed, "failure": failure})
-    found = run_replicas(calculators, structures, settings, workers=workers)
-    for name, replicas in found.items():
-        times, failed = (
-            [replica.time_ps for replica in replicas],
-            [replica.outcome != "completed" for replica in replicas],
-        )
-        section[name] = {
-            "replicas": [replica.to_dict() for replica in replicas],
-            "curve": survival_curve(times, failed),
-            "summary": survival_summary(replicas, settings.md.duration_ps),
-        }
-    return section
+    # Settings may be corrected until the section is complete
+    store = ReplicaStore(folder.replicas(section), {n: sha256(folder.potential(n)) for n in names}, replace=True)
+    found = run_replicas(calculators, structures, settings, workers=workers, store=store)
+    return {name: survival_section(replicas, settings.md.duration_ps) for name, replicas in found.items()}
 
 
 def rdf_structures(splits: Splits, settings: RDFSettings) -> list[Atoms]:

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pretrain_mlip.files import write_text
 from pretrain_mlip.report import curves, figures, tables, words
 from pretrain_mlip.report.results import Results
+from pretrain_mlip.report.sites import failure_sites, first_failures
 from pretrain_mlip.report.style import save
 
 if TYPE_CHECKING:
@@ -132,31 +133,42 @@ def _subtitle(results: Data) -> str:
     return " · ".join(pieces)
 
 
-def _survival(results: Data, key: str, title: str, text: str) -> Part | None:
-    section = results[key]
-    if not section:
-        return None
+def survival_part(section: Data, name: str, title: str, text: str, against: tuple[str, Data] | None = None) -> Part:
+    """Curves, temperatures, first failures and statistics of MD.
+
+    Args:
+        section: ``survival`` or ``squeeze`` of results.json.
+        name: of its pictures.
+        title: of the part.
+        text: beneath it.
+        against: the potential that the others are compared with, and their p values.
+    """
     caption = words.survival_caption(section)
     pictures = [
-        Picture(key, figures.survival(section), f"Survival curves. {caption}", caption),
+        Picture(name, figures.survival(section), f"Survival curves. {caption}", caption),
         Picture(
-            f"{key}_temperature",
+            f"{name}_temperature",
             figures.temperatures(section),
             "Temperature of every MD replica against time, a panel per model.",
             words.failures_caption(section),
         ),
     ]
-    return Part(title, text, pictures, [tables.survival_table(section)])
+    if failed := first_failures(section):
+        drawn = words.sites_caption(failed)
+        pictures.append(Picture(f"{name}_failures", failure_sites(failed), f"First failures. {drawn}", drawn))
+    return Part(title, text, pictures, [tables.survival_table(section, against)])
 
 
 def _heating(results: Data) -> Part | None:
     text = "Every model ran the same replicas: equal structures, velocities and noise. A run ends at its first failure."
-    return _survival(results, "survival", "Survival in molecular dynamics", text)
+    section = results["survival"]
+    return survival_part(section, "survival", "Survival in molecular dynamics", text) if section else None
 
 
 def _squeeze(results: Data) -> Part | None:
     text = "The same while the cell shrinks, which brings atoms closer than thermal motion does."
-    return _survival(results, "squeeze", "Survival under compression", text)
+    section = results["squeeze"]
+    return survival_part(section, "squeeze", "Survival under compression", text) if section else None
 
 
 def _errors(results: Data) -> Part | None:
@@ -249,23 +261,27 @@ def _distances(results: Data) -> Part | None:
 
 
 def _provenance(results: Data) -> Part | None:
-    origin = results["provenance"]
-    if not origin:
+    if not results["provenance"]:
         return None
+    return provenance_part(results["provenance"], results["timings"], results["config"])
+
+
+def provenance_part(origin: Data, timings: Data | None = None, config: Data | None = None) -> Part:
+    """Versions, hardware, seeds, data, times and settings."""
     run = {"created": origin["created"], "command": origin["command"], "seeds": origin["seeds"], **origin["hardware"]}
     data = {
         file["path"]: ("" if file["frames"] is None else f"{file['frames']} frames, ") + f"sha256 {file['sha256']}"
         for file in origin["data"]
     }
-    times = {stage: f"{seconds:,.1f} s" for stage, seconds in (results["timings"] or {}).items()}
+    times = {stage: f"{seconds:,.1f} s" for stage, seconds in (timings or {}).items()}
     shown = [
         tables.key_values(run, "Run"),
         tables.key_values(data, "Data"),
         tables.key_values(origin["versions"], "Versions"),
         tables.key_values(times, "Times"),
     ]
-    config = yaml.safe_dump(results["config"], sort_keys=False, allow_unicode=True) if results["config"] else ""
-    return Part("Provenance", tables=[table for table in shown if table], details=config)
+    details = yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else ""
+    return Part("Provenance", tables=[table for table in shown if table], details=details)
 
 
 PARTS: dict[str, Callable[[Data], Part | None]] = {

@@ -143,7 +143,7 @@ class Decomposition(Section):
 
 
 class SurvivalCurve(Section):
-    """Kaplan-Meier step function with its confidence band, as dynamics.survival.survival_curve gives it."""
+    """Kaplan-Meier step function with its confidence band, as dynamics.kaplan_meier.survival_curve gives it."""
 
     time: Numbers
     fraction: Numbers
@@ -152,7 +152,7 @@ class SurvivalCurve(Section):
 
 
 class SurvivalSummary(Section):
-    """As dynamics.survival.survival_summary gives it."""
+    """As dynamics.kaplan_meier.survival_summary gives it."""
 
     replicas: int
     median_ps: float | None = Field(default=None, description="null when more than half survive.")

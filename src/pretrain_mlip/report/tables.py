@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pretrain_mlip.report.style import colour, display_name, ordered
-from pretrain_mlip.report.words import MISSING, median, number, percent
+from pretrain_mlip.report.words import MISSING, median, number, p_value, percent
 
 Data = Mapping[str, Any]
 
@@ -66,8 +66,8 @@ def verdict_table(results: Data) -> Table | None:
     return Table(["model", *(heading for heading, _ in columns)], rows, caption)
 
 
-def survival_table(section: Data) -> Table:
-    """Survival statistics of each model."""
+def survival_table(section: Data, against: tuple[str, Data] | None = None) -> Table:
+    """Survival statistics of each model; with p values against one of them where they are given."""
     models = ordered(section)
     summaries = [section[model]["summary"] for model in models]
     areas = _ranked([s["area"] for s in summaries], lambda value: f"{value:.2f}", largest=True)
@@ -82,14 +82,22 @@ def survival_table(section: Data) -> Table:
                 Cell(f"{summary['mean_ps']:.2f}"),
                 area,
                 Cell(percent(summary["stable_fraction"])),
+                *([Cell(_p_cell(model, against))] if against else []),
                 Cell(failures),
             ]
         )
     columns = ["model", "runs", "median (ps)", "mean (ps)", "area", "completed", "failures by check"]
+    if against:
+        columns.insert(-1, f"p against {display_name(against[0])}")
     caption = (
         "Area: under the survival curve over the duration, 1 = every run completed. Mean: restricted to the duration."
     )
     return Table(columns, rows, caption)
+
+
+def _p_cell(model: str, against: tuple[str, Data]) -> str:
+    baseline, found = against
+    return MISSING if model == baseline else p_value(found.get(model)).removeprefix("= ")
 
 
 def error_tables(errors: Data) -> list[Table]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from pretrain_mlip.dynamics.kaplan_meier import logrank
 from pretrain_mlip.report.style import array, display_name, ordered
 
 Data = Mapping[str, Any]
@@ -84,6 +83,12 @@ def change(new: float, old: float) -> str:
     return "unchanged" if abs(ratio) < 0.005 else f"{percent(abs(ratio))} {'lower' if ratio < 0 else 'higher'}"
 
 
+def lives(entry: Data) -> tuple[list[float], list[bool]]:
+    """Times of the replicas of a model in ps, and whether they failed then."""
+    replicas = entry["replicas"]
+    return [one["time_ps"] for one in replicas], [one["outcome"] != "completed" for one in replicas]
+
+
 def survival_caption(section: Data) -> str:
     """Medians of the two protagonists with the log-rank test, and what the others did."""
     duration = next(iter(section.values()))["summary"]["duration_ps"]
@@ -91,9 +96,10 @@ def survival_caption(section: Data) -> str:
     pair = protagonists(section)
     if pair:
         new, old = (section[model] for model in pair)
+        tested = p_value(logrank(*lives(new), *lives(old)))
         sentences.append(
             f"{display_name(pair[0])}: median survival {median(new['summary'])} ps against "
-            f"{median(old['summary'])} ps for {display_name(pair[1])} (log-rank test: p {_logrank(new, old)})."
+            f"{median(old['summary'])} ps for {display_name(pair[1])} (log-rank test: p {tested})."
         )
     safe = [model for model in ordered(section) if section[model]["summary"]["stable_fraction"] == 1.0]
     lost = [model for model in ordered(section) if section[model]["summary"]["stable_fraction"] == 0.0]
@@ -115,6 +121,12 @@ def failures_caption(section: Data) -> str:
         return "No run failed. Dotted: the thermostat's target."
     listed = ", ".join(f"{check.replace('_', ' ')} ({count})" for check, count in sorted(total.items()))
     return f"What ended runs, all models together: {listed}. A cross marks a failure; dotted: the thermostat's target."
+
+
+def sites_caption(replicas: Data) -> str:
+    """What is drawn of the first failures."""
+    drawn = [f"{display_name(model)}: {one['failure']['check'].replace('_', ' ')}" for model, one in replicas.items()]
+    return f"The first bad structure of each model, atoms at fault ringed, among their neighbours. {'; '.join(drawn)}."
 
 
 def parity_caption(section: Data, quantity: str) -> str:
@@ -207,17 +219,9 @@ def _survival_parts(survival: Data, new: str, old: str) -> list[str]:
     return [f"median survival {median(survival[new]['summary'])} against {median(survival[old]['summary'])} ps"]
 
 
-def _logrank(a: Data, b: Data) -> str:
-    """P value of the log-rank test between two sets of replicas."""
-    samples = []
-    for entry in (a, b):
-        times = np.array([replica["time_ps"] for replica in entry["replicas"]], dtype=float)
-        alive = np.array([replica["outcome"] == "completed" for replica in entry["replicas"]], dtype=bool)
-        samples.append(stats.CensoredData.right_censored(times, alive))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # no failure on either side: 0 / 0, answered below
-        p = float(stats.logrank(*samples).pvalue)
-    return "undefined" if not np.isfinite(p) else f"= {p:.2g}" if p >= 0.001 else "< 0.001"
+def p_value(p: float | None) -> str:
+    """A p value with its sign; null where the test had nothing to compare."""
+    return "undefined" if p is None else f"= {p:.2g}" if p >= 0.001 else "< 0.001"
 
 
 def _best(values: Mapping[str, float | None], *, largest: bool = True) -> list[str]:
