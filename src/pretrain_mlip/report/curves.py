@@ -104,8 +104,12 @@ def rdf(section: Data) -> Figure:
     for name, axes in zip(names, all_axes, strict=True):
         for model, source in sources.items():
             g = source["total"] if name == "total" else source["partials"].get(name)
-            if g is not None:
-                axes.plot(array(source["r"]), array(g), **line(model))
+            if g is None:
+                continue
+            axes.plot(array(source["r"]), array(g), **line(model))
+            if (error := source.get("errors", {}).get(name)) is not None:
+                low, high = array(g) - array(error), array(g) + array(error)
+                axes.fill_between(array(source["r"]), low, high, color=colour(model), alpha=0.2, lw=0)
         axes.axhline(1.0, color="#999999", lw=0.7, ls=":")
         axes.set(title=name, xlim=(0.5, None), ylim=(0, None))
     label_outer(all_axes, "distance (Å)", "g(r)")

@@ -177,6 +177,9 @@ class RDFSection(Section):
     reference: dict[str, Any] | None = Field(default=None, description="From the DFT frames.")
     models: dict[Model, dict[str, Any]] = Field(default_factory=dict)
     mae: dict[Model, dict[str, float]] = Field(default_factory=dict, description="Model -> 'total' or pair -> MAE.")
+    mae_errors: dict[Model, dict[str, float | None]] = Field(
+        default_factory=dict, description="Their standard errors, by averages over blocks of frames."
+    )
     description: str = Field(default="", description="Which structures and which temperature.")
 
 

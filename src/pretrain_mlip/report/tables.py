@@ -185,8 +185,14 @@ def rdf_table(section: Data) -> Table | None:
     ranked = [
         _ranked([mae[m].get(name) for m in models], lambda value: f"{value:.3f}", largest=False) for name in names
     ]
-    rows = [[model_cell(model), *(column[i] for column in ranked)] for i, model in enumerate(models)]
-    return Table(["model", *names], rows, "Mean absolute deviation of g(r) from DFT.")
+    rows = []
+    for i, model in enumerate(models):
+        errors = [section["mae_errors"].get(model, {}).get(name) for name in names]
+        spreads = ["" if error is None else f" ± {error:.3f}" for error in errors]
+        cells = [column[i]._replace(text=column[i].text + s) for column, s in zip(ranked, spreads, strict=True)]
+        rows.append([model_cell(model), *cells])
+    caption = "Mean absolute deviation of g(r) from DFT ± its standard error, by averages over blocks of frames."
+    return Table(["model", *names], rows, caption)
 
 
 def key_values(content: Mapping[str, object], caption: str = "") -> Table | None:
