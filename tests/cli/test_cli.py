@@ -232,6 +232,16 @@ def test_evaluate(silica: Path, network: Path, tmp_path: Path) -> None:
     table = json.loads((tmp_path / "e" / "errors.json").read_text())
     assert table["all"]["frames"] == 12
     assert (tmp_path / "e" / "parity.png").stat().st_size > 1000
+    (tmp_path / "own.py").write_text(
+        f"from pretrain_mlip import PretrainedMLIP\ndef make():\n    return PretrainedMLIP.load({str(network)!r})\n"
+    )
+    succeeds("evaluate", "--calculator", f"{tmp_path / 'own.py'}:make", silica, "-o", tmp_path / "own")
+    own = json.loads((tmp_path / "own" / "errors.json").read_text())
+    assert own["all"] == pytest.approx(table["all"], rel=1e-4)  # float32, not in batches
+    assert "of potentials of this package" in fails(
+        "evaluate", "--calculator", "ase.calculators.emt:EMT", silica, "--dtype", "float32"
+    )
+    assert "no such settings" in fails("evaluate", network, silica, "dtype=float32")
 
 
 def test_md_with_any_calculator(tmp_path: Path) -> None:
@@ -441,3 +451,28 @@ def test_other_mistakes(tmp_path: Path, eam: Path, network: Path, silica: Path) 
     assert "results.json" in fails("report", tmp_path)
     assert run("nonsense").returncode == 2
     assert run("run", "--nonsense").returncode == 2
+
+
+def test_properties_of_crystals(eam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("copper.extxyz", [bulk("Cu", a=3.7), bulk("Cu")])
+    write("bcc.extxyz", bulk("Cu", "bcc", a=2.85))
+    emt = ("--calculator", "ase.calculators.emt:EMT")
+    assert "bulk modulus (GPa)" in succeeds("eos", *emt, "copper.extxyz", "--points", "7")
+    assert "stable" in succeeds("elastic", *emt, "copper.extxyz", "--index", "0")
+    assert "Fm-3m" in succeeds("phonons", *emt, "copper.extxyz", "--length", "8")
+    assert "Cu, atom 0" in succeeds("vacancies", *emt, "copper.extxyz", "--length", "8")
+    for written in ("eos/eos.png", "elastic/elastic.json", "phonons/phonons.png", "vacancies/vacancies.json"):
+        assert (tmp_path / written).stat().st_size > 150
+    imaginary = run("phonons", *emt, "bcc.extxyz", "--length", "8")
+    assert imaginary.returncode == 1
+    assert "YES" in imaginary.stdout
+    assert run("elastic", *emt, "bcc.extxyz").returncode == 1
+    for wrong, message in (
+        (["eos", eam, "copper.extxyz"], "holds Cu; eam is for O, Si"),
+        (["eos", *emt, "copper.extxyz", "--index", "2"], "there is no structure 2"),
+        (["eos", *emt, "copper.extxyz", "span=0.1"], "span=0.1: this command has no such settings"),
+        (["vacancies", *emt, "copper.extxyz", "--mu", "Cu"], "--mu Cu: expected an element"),
+        (["phonons", *emt, "copper.extxyz", "bcc.extxyz"], "expected STRUCTURE with --calculator"),
+    ):
+        assert message in fails(*wrong)

@@ -17,6 +17,7 @@ from pretrain_mlip.cli import (
     lammps,
     md,
     perturb,
+    properties,
     rdf,
     report,
     run,
@@ -52,6 +53,8 @@ app.command(rich_help_panel=POTENTIALS)(md.md)
 app.command(rich_help_panel=POTENTIALS)(stability.stability)
 app.command(rich_help_panel=POTENTIALS)(scan.scan)
 app.command(rich_help_panel=POTENTIALS)(rdf.rdf)
+for command in (properties.eos, properties.elastic, properties.phonons, properties.vacancies):
+    app.command(rich_help_panel=POTENTIALS)(command)
 app.command(rich_help_panel=POTENTIALS)(verify.verify)
 app.command(rich_help_panel=POTENTIALS)(export.export)
 app.add_typer(lammps.app, name="lammps", rich_help_panel=POTENTIALS)
