@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pretrain_mlip.cli.common import OUTPUT, AnyPotentials, Calculator, Device, Elements, find_source
+from pretrain_mlip.cli.common import OUTPUT, AnyPotentials, Calculator, Device, Elements, find_source, read_data
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from pretrain_mlip.calculators.sources import Source
 
 
@@ -20,18 +22,28 @@ def scan(
     r_min: Annotated[float, typer.Option(help="Shortest distance, Å.")] = 0.4,
     r_max: Annotated[float, typer.Option(help="Longest distance, Å.")] = 8.0,
     points: Annotated[int, typer.Option(min=2, help="Number of distances.")] = 200,
+    structure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Of its first structure, a crystal or a liquid, also move one bond of each pair of elements from half "
+            "of its length to twice.",
+        ),
+    ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for scan.json and scan.png.", rich_help_panel=OUTPUT)
+        Path,
+        typer.Option("--output", "-o", help="Folder for scan.json, scan.png and bonds.png.", rich_help_panel=OUTPUT),
     ] = Path("scan"),
     device: Device = "auto",
 ) -> None:
     """Energy and force of isolated dimers of every pair of elements: is there a wall, and is the curve smooth?
 
     Example: pretrain-mlip scan runs/silica_mini/models/vanilla/best.pt runs/silica_mini/eam/eam.json
+    Example: pretrain-mlip scan best.pt --structure quartz.cif
     """
     from pretrain_mlip.console import track
     from pretrain_mlip.files import write_json
-    from pretrain_mlip.report.curves import dimers
+    from pretrain_mlip.report.curves import bonds, dimers
     from pretrain_mlip.report.style import save
 
     files: list[Path | None] = [*(potentials or [])]
@@ -42,18 +54,24 @@ def scan(
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         names = [str(path or calculator) for path in files]
+    crystal = read_data(structure, require=())[0] if structure is not None else None
     found = {
-        name: _scanned(source, r_min, r_max, points)
+        name: _scanned(source, r_min, r_max, points, crystal)
         for name, source in zip(names, track(sources, "scanning"), strict=True)
     }
     write_json(output / "scan.json", found)
     save(dimers({name: entry["curves"] for name, entry in found.items()}), output / "scan.png")
+    written = [output / "scan.json", output / "scan.png"]
+    if crystal is not None:
+        save(bonds({name: entry["bonds"] for name, entry in found.items()}), output / "bonds.png")
+        written.append(output / "bonds.png")
     _print(found)
-    typer.echo(f"written: {output / 'scan.json'}, {output / 'scan.png'}")
+    typer.echo(f"written: {', '.join(map(str, written))}")
 
 
-def _scanned(source: Source, r_min: float, r_max: float, points: int) -> dict[str, Any]:
+def _scanned(source: Source, r_min: float, r_max: float, points: int, crystal: Atoms | None) -> dict[str, Any]:
     from pretrain_mlip.validation.arena import arena_metrics, arena_scan
+    from pretrain_mlip.validation.bonds import bond_metrics, scan_bonds
     from pretrain_mlip.validation.dimers import dimer_metrics, scan_dimers
 
     calculator = source.make()
@@ -62,7 +80,9 @@ def _scanned(source: Source, r_min: float, r_max: float, points: int) -> dict[st
     for name in curves:
         first, second = name.split("-")
         arena[name] = arena_metrics(arena_scan(calculator, (first, second)))
-    return {"curves": curves, "metrics": dimer_metrics(curves), "arena": arena}
+    moved = scan_bonds(calculator, crystal) if crystal is not None else {}
+    bonds = {"bonds": moved, "bond_metrics": bond_metrics(moved)} if moved else {}
+    return {"curves": curves, "metrics": dimer_metrics(curves), "arena": arena, **bonds}
 
 
 def _print(found: dict[str, dict[str, Any]]) -> None:
@@ -79,6 +99,12 @@ def _print(found: dict[str, dict[str, Any]]) -> None:
         rows = [["(a simple well)", *(best for *_, best in TITLES.values())]]
         rows += [[pair, *_row(row)] for pair, row in entry["arena"].items()]
         print_table(table(f"measures of MLIP Arena, {name}", ["pair", *titles], rows))
+        if "bond_metrics" in entry:
+            units = {"length": "length (Å)", "jump": "jump (eV)", "minima": "other minima", "lowest": "lowest (eV)"}
+            judged = entry["bond_metrics"]
+            columns = [units.get(str(key), str(key)) for key in next(iter(judged.values()))]
+            rows = [[pair, *_row(row)] for pair, row in judged.items()]
+            print_table(table(f"bonds among their neighbours, {name}", ["pair", *columns], rows))
 
 
 def _row(values: dict[str, Any]) -> list[Any]:

@@ -59,6 +59,31 @@ def _limits(curves: list[Data]) -> tuple[float, float]:
 
 
 @styled
+def bonds(section: Data) -> Figure:
+    """Energy while one bond of each pair is driven from half of its length to twice, among its neighbours.
+
+    Args:
+        section: model -> pair -> curve, as ``validation.bonds.scan_bonds`` gives them.
+    """
+    models = ordered(section)
+    pairs = sorted({pair for found in section.values() for pair in found})
+    figure, all_axes = panels(len(pairs), height=3.0)
+    for pair, axes in zip(pairs, all_axes, strict=True):
+        mine = [section[model][pair] for model in models if pair in section[model]]
+        for model in (m for m in models if pair in section[m]):
+            curve = section[model][pair]
+            axes.plot(array(curve["r"]), array(curve["energy"]), **line(model))
+        axes.axvline(mine[0]["length"], color="#777777", lw=0.9, ls=":")
+        axes.set_yscale("symlog", linthresh=LINEAR_BELOW, linscale=1.6)
+        lowest = min(float(np.nanmin(array(curve["energy"]))) for curve in mine)
+        axes.set(title=pair, xlim=(mine[0]["r"][0], mine[0]["r"][-1]), ylim=(min(1.5 * lowest, -1.0), None))
+        axes.minorticks_off()
+    label_outer(all_axes, "distance (Å)", "energy (eV)")
+    legend_above(figure, all_axes[0])
+    return figure
+
+
+@styled
 def eam_decomposition(section: Data) -> Figure:
     """Parts of the EAM energy of a dimer.
 
