@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from ase import Atoms
 from ase.build import bulk
 from tests.conftest import hard_eam
 
@@ -51,10 +51,14 @@ def test_a_trial_for_each_protocol_and_temperature() -> None:
 
 
 def test_starts_are_spread_over_the_data() -> None:
-    structures = [Atoms("H")] * 10
-    assert spread_evenly(structures, 4) == [0, 3, 6, 9]
-    assert spread_evenly(structures, 1) == [0]
-    assert spread_evenly(structures, 12) == list(range(10))
+    for number in (1, 2, 7, 10, 64, 100):
+        order = spread_evenly(number)
+        assert sorted(order) == list(range(number))
+        for few in (2, 4, 8):
+            if few <= number // 2:
+                gaps = np.diff([*sorted(order[:few]), number])
+                assert gaps.max() <= 2 * number / few
+    assert spread_evenly(10) == [0, 8, 4, 2, 6, 1, 9, 5, 3, 7]
 
 
 def test_names_are_told_apart(tmp_path: Path) -> None:
@@ -90,6 +94,12 @@ def test_a_campaign_and_what_is_added_to_it(tmp_path: Path) -> None:
     assert replica.stat().st_mtime_ns == before
     assert list(again) == ["nvt", "nve"]
     assert again["nvt"].survival["bug"].summary.failures == {"crashed": 2}
+    more = campaign(tmp_path, "emt", replicas=4)["nvt"]
+    assert replica.stat().st_mtime_ns == before
+    assert [one.split()[-1] for one in more.structures] == ["Cu4", "Cu12", "Cu8"]
+    assert [one["structure"] for one in more.survival["emt"].replicas] == [0, 1, 2, 0]
+    assert list(more.survival) == ["emt", "attraction", "bug"]  # those that are not run now are kept
+    assert list(more.logrank) == ["attraction", "bug"]
     assert list(campaign(tmp_path, "emt", protocols=("heat",))) == ["nvt", "nve", "heat"]
     page = (tmp_path / "report.html").read_text()
     assert "tells nothing, every replica of every potential reached the end" in page

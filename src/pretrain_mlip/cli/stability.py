@@ -102,7 +102,7 @@ def stability(
             for name, trial in trials.items()
         }
     try:
-        report = run_stability(potentials, frames, trials, output, data=structures, baseline=baseline or names[0])
+        report = run_stability(potentials, frames, trials, output, data=structures, baseline=baseline)
     except KeyboardInterrupt:
         typer.echo(f"{output}: the same command goes on with the replicas that are left", err=True)
         raise

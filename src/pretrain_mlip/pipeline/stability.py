@@ -75,11 +75,13 @@ def read_trials(protocols: Sequence[str], content: Mapping[str, Any], source: st
     return trials
 
 
-def spread_evenly(structures: Sequence[Atoms], number: int) -> list[int]:
-    """As many of the structures as there are replicas, from the first to the last; all where they are fewer."""
-    if len(structures) <= number:
-        return list(range(len(structures)))
-    return [round(place * (len(structures) - 1) / max(1, number - 1)) for place in range(number)]
+def spread_evenly(number: int) -> list[int]:
+    """An order of structures in which the first few are far apart, however few: that of reversed bits.
+
+    Replicas that are added later leave the starts of the others as they are.
+    """
+    bits = max(1, (number - 1).bit_length())
+    return sorted(range(number), key=lambda place: f"{place:0{bits}b}"[::-1])
 
 
 def names_of(sources: Sequence[Source], places: Sequence[str]) -> list[str]:
@@ -103,17 +105,17 @@ def run_stability(
     output: Path,
     *,
     data: str,
-    baseline: str,
+    baseline: str | None = None,
 ) -> Path:
     """Run every trial that is not done, and write results.json and report.html after each.
 
     Args:
         potentials: name -> where its calculators come from.
-        structures: as they were read; replicas start from some of them, spread evenly.
+        structures: as they were read; replicas start from some of them, see ``spread_evenly``.
         trials: name -> settings, see ``read_trials``.
         output: folder; a campaign that was interrupted in it goes on.
         data: where the structures were read from.
-        baseline: the potential that others are compared with.
+        baseline: the potential that others are compared with; None for the first.
 
     Returns:
         Path of the report.
@@ -126,7 +128,7 @@ def run_stability(
     identities = {name: source.identity for name, source in potentials.items()}
     makers = {name: source.make for name, source in potentials.items()}
     settings = next(iter(trials.values()))
-    chosen = spread_evenly(structures, settings.replicas)
+    chosen = spread_evenly(len(structures))[: settings.replicas]
     starts = [structures[number] for number in chosen]
     for trial in trials.values():
         check_starts(starts, trial)
@@ -141,28 +143,36 @@ def run_stability(
                 store=ReplicaStore(folder, identities),
                 trajectories=output / "trajectories" / name if trial.trajectories else None,
             )
+            starts_at = [f"{data}[{number}], {structures[number].get_chemical_formula()}" for number in chosen]
             survival = {model: survival_section(replicas, trial.md.duration_ps) for model, replicas in found.items()}
-            results[name] = StabilityTrial.model_validate(
-                {
-                    "description": describe(trial),
-                    "md": trial.md.model_dump(mode="json"),
-                    "failure": trial.failure.model_dump(mode="json"),
-                    "structures": [
-                        f"{data}[{number}], {structures[number].get_chemical_formula()}" for number in chosen
-                    ],
-                    "baseline": baseline,
-                    "survival": survival,
-                    "logrank": logrank_table(survival, baseline),
-                }
-            )
+            results[name] = _trial(trial, starts_at, survival, results.get(name), baseline)
             _write(output, results, potentials, settings, data)
             write_stability_report(output)
     return output / "report.html"
 
 
+def _trial(
+    settings: StabilitySettings,
+    starts: list[str],
+    survival: dict[str, Any],
+    earlier: StabilityTrial | None,
+    baseline: str | None,
+) -> StabilityTrial:
+    """The results of a trial, with those potentials of an earlier one under the same settings that are not run now."""
+    md, failure = settings.md.model_dump(mode="json"), settings.failure.model_dump(mode="json")
+    if earlier is not None and (earlier.md, earlier.failure) == (md, failure):
+        known = {model: section.model_dump() for model, section in earlier.survival.items()}
+        survival = known | survival
+        baseline = baseline or earlier.baseline
+    baseline = baseline or next(iter(survival))
+    content = {"description": describe(settings), "md": md, "failure": failure, "structures": starts}
+    compared = {"baseline": baseline, "survival": survival, "logrank": logrank_table(survival, baseline)}
+    return StabilityTrial.model_validate(content | compared)
+
+
 def describe(trial: StabilitySettings) -> str:
     """A run in words: what differs from the settings of any run."""
-    plain = flattened(MDSettings().model_dump(exclude_defaults=False))
+    plain = flattened(MDSettings().model_dump())
     given = {key: value for key, value in flattened(trial.md.model_dump()).items() if value != plain.get(key)}
     shown = {"ensemble": trial.md.ensemble, "duration_ps": trial.md.duration_ps, "temperature": trial.md.temperature}
     listed = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in (shown | given).items())
