@@ -9,7 +9,7 @@ import pytest
 from fake_results import fake_results
 
 from pretrain_mlip.report import curves, figures
-from pretrain_mlip.report.style import COLOURS, colour, ordered, save
+from pretrain_mlip.report.style import COLOURS, colour, distinct_colours, ordered, save
 
 RESULTS = fake_results().model_dump(mode="json")
 
@@ -71,3 +71,13 @@ def test_parity_axes_are_common_and_count_what_falls_outside():
     assert figure.axes[0].get_xlim() == figure.axes[1].get_ylim()
     assert "1 outside" in figure.axes[0].texts[0].get_text()
     assert np.diff(figure.axes[0].get_xlim())[0] < 2
+
+
+def test_unknown_names_have_colours_of_their_own() -> None:
+    names = ["eam", "a-finetune", "b-finetune", "mace", "chgnet", "vanilla", "sevennet"]
+    with distinct_colours(names):
+        found = {name: colour(name) for name in names}
+    assert len(set(found.values())) == len(names)
+    assert (found["eam"], found["vanilla"]) == (COLOURS["eam"], COLOURS["vanilla"])
+    assert COLOURS["dft"] not in found.values()
+    assert colour("a-finetune") == COLOURS["finetune"]  # as before

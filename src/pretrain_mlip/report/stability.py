@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from pretrain_mlip.dynamics.kaplan_meier import logrank
-from pretrain_mlip.report.html import provenance_part, survival_part, write_page
+from pretrain_mlip.report.html import Part, provenance_part, survival_part, write_page
 from pretrain_mlip.report.results import Provenance, ResultsFile, Section, Survival
-from pretrain_mlip.report.style import ordered
+from pretrain_mlip.report.style import distinct_colours, ordered
 from pretrain_mlip.report.words import lives, names, p_value, percent
 
 if TYPE_CHECKING:
@@ -67,23 +67,27 @@ def write_stability_report(folder: str | os.PathLike[str]) -> Path:
         InputError: results.json is missing or not that of a campaign.
     """
     results = StabilityResults.read(folder).model_dump(mode="json")
-    parts = []
-    for name, trial in results["trials"].items():
-        text = f"{trial['description']} Starts: {'; '.join(trial['structures'])}."
-        if flaw := tells_nothing(trial["survival"]):
-            text += f" WARNING: this tells nothing about which is better: {flaw}."
-        title = name.replace("_", " ")
-        against = (trial["baseline"], trial["logrank"])
-        parts.append(survival_part(trial["survival"], name, title[0].upper() + title[1:], text, against))
-    parts.append(provenance_part(results["provenance"]))
     potentials = list(dict.fromkeys(name for trial in results["trials"].values() for name in trial["survival"]))
-    return write_page(
-        Path(folder),
-        title=results["title"] or "Stability in molecular dynamics",
-        subtitle=f"{', '.join(potentials)} · {results['provenance']['created'][:10]}",
-        verdict=[verdict(name, trial) for name, trial in results["trials"].items()],
-        parts=parts,
-    )
+    with distinct_colours(potentials):
+        return write_page(
+            Path(folder),
+            title=results["title"] or "Stability in molecular dynamics",
+            subtitle=f"{', '.join(potentials)} · {results['provenance']['created'][:10]}",
+            verdict=[verdict(name, trial) for name, trial in results["trials"].items()],
+            parts=[
+                *(_part(name, trial) for name, trial in results["trials"].items()),
+                provenance_part(results["provenance"]),
+            ],
+        )
+
+
+def _part(name: str, trial: Mapping[str, Any]) -> Part:
+    text = f"{trial['description']} Starts: {'; '.join(trial['structures'])}."
+    if flaw := tells_nothing(trial["survival"]):
+        text += f" WARNING: this tells nothing about which is better: {flaw}."
+    title = name.replace("_", " ")
+    against = (trial["baseline"], trial["logrank"])
+    return survival_part(trial["survival"], name, title[0].upper() + title[1:], text, against)
 
 
 def verdict(name: str, trial: Mapping[str, Any]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import matplotlib as mpl
@@ -14,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pretrain_mlip.files import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -35,6 +38,7 @@ COLOURS = {
 }
 NAMES = {"dft": "DFT", "eam": "EAM", "sam": "SAM"}
 OTHERS = ("#7B4FA3", "#A6761D", "#666666", "#B2182B")
+_given: ContextVar[Mapping[str, str]] = ContextVar("given", default=MappingProxyType({}))  # colours of unknown names
 PLAIN_LINE: dict[str, Any] = {"ls": "solid", "zorder": 2.5, "lw": 1.8}
 # Curves often coincide, and print may lack colour: truth and teacher lie beneath, broad; what only learned from the
 # teacher is dashed, on top.
@@ -73,12 +77,27 @@ STYLE: dict[Any, Any] = {
 def colour(model: str) -> str:
     """The colour of a model, the same in every figure; an unknown name gets one by its letters."""
     key = model.lower()
+    if model in (given := _given.get()):
+        return given[model]
     if key in COLOURS:
         return COLOURS[key]
     for known in ("replay", "delta", "sam", "finetune", "pretrain", "vanilla", "eam"):
         if known in key:
             return COLOURS[known]
     return OTHERS[sum(map(ord, key)) % len(OTHERS)]
+
+
+@contextmanager
+def distinct_colours(models: Iterable[str]) -> Iterator[None]:
+    """Meanwhile no two of these models have the same colour, as long as there are enough; known names keep theirs."""
+    unknown = [model for model in models if model.lower() not in COLOURS]
+    taken = {COLOURS[model.lower()] for model in models if model.lower() in COLOURS} | {COLOURS["dft"]}
+    free = [tint for tint in (*OTHERS, *COLOURS.values()) if tint not in taken]
+    token = _given.set({model: free[place % len(free)] for place, model in enumerate(unknown)})
+    try:
+        yield
+    finally:
+        _given.reset(token)
 
 
 def line(model: str) -> dict[str, Any]:
