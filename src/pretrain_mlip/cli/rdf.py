@@ -34,7 +34,7 @@ def rdf(
     from pretrain_mlip.errors import InputError
     from pretrain_mlip.files import write_json
     from pretrain_mlip.report import curves
-    from pretrain_mlip.report.style import save
+    from pretrain_mlip.report.style import distinct_colours, save
 
     wanted = [pair.strip() for pair in pairs.split(",")] if pairs else None
     functions, short = {}, [Path(place).name for place in trajectories]
@@ -51,7 +51,8 @@ def rdf(
         "deviations": {name: {key: one._asdict() for key, one in row.items()} for name, row in deviations.items()},
     }
     write_json(output / "rdf.json", content)
-    save(curves.rdf(content), output / "rdf.png")
+    with distinct_colours(functions):
+        save(curves.rdf(content), output / "rdf.png")
     if deviations:
         columns = sorted({pair for row in deviations.values() for pair in row})
         rows = [[name, *(_text(row.get(c)) for c in columns)] for name, row in deviations.items()]

@@ -44,7 +44,7 @@ def scan(
     from pretrain_mlip.console import track
     from pretrain_mlip.files import write_json
     from pretrain_mlip.report.curves import bonds, dimers
-    from pretrain_mlip.report.style import save
+    from pretrain_mlip.report.style import distinct_colours, save
 
     files: list[Path | None] = [*(potentials or [])]
     if not files or calculator is not None:
@@ -60,11 +60,12 @@ def scan(
         for name, source in zip(names, track(sources, "scanning"), strict=True)
     }
     write_json(output / "scan.json", found)
-    save(dimers({name: entry["curves"] for name, entry in found.items()}), output / "scan.png")
     written = [output / "scan.json", output / "scan.png"]
-    if crystal is not None:
-        save(bonds({name: entry["bonds"] for name, entry in found.items()}), output / "bonds.png")
-        written.append(output / "bonds.png")
+    with distinct_colours(names):
+        save(dimers({name: entry["curves"] for name, entry in found.items()}), output / "scan.png")
+        if crystal is not None:
+            save(bonds({name: entry["bonds"] for name, entry in found.items()}), output / "bonds.png")
+            written.append(output / "bonds.png")
     _print(found)
     typer.echo(f"written: {', '.join(map(str, written))}")
 
