@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, fcc111
 from ase.io import read, write
 from tests.conftest import ELEMENTS, hard_eam, quartz
 from typer.main import get_command
@@ -457,6 +457,8 @@ def test_properties_of_crystals(eam: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     write("copper.extxyz", [bulk("Cu", a=3.7), bulk("Cu")])
     write("bcc.extxyz", bulk("Cu", "bcc", a=2.85))
+    write("slab.extxyz", fcc111("Cu", (1, 1, 2), vacuum=5.0))
+    write("quartz.extxyz", quartz())
     emt = ("--calculator", "ase.calculators.emt:EMT")
     assert "bulk modulus (GPa)" in succeeds("eos", *emt, "copper.extxyz", "--points", "7")
     assert "stable" in succeeds("elastic", *emt, "copper.extxyz", "--index", "0")
@@ -470,6 +472,14 @@ def test_properties_of_crystals(eam: Path, tmp_path: Path, monkeypatch: pytest.M
     assert run("elastic", *emt, "bcc.extxyz").returncode == 1
     for wrong, message in (
         (["eos", eam, "copper.extxyz"], "holds Cu; eam is for O, Si"),
+        (["eos", *emt, "quartz.extxyz"], "quartz.extxyz: EMT cannot compute O6Si3: NotImplementedError: No EMT"),
+        (["scan", *emt, "--elements", "Cu", "--structure", "quartz.extxyz"], "holds O, Si; EMT is for Cu"),
+        (["evaluate", *emt, "silica_mini"], "silica_mini: EMT cannot compute"),
+        (["md", *emt, "quartz.extxyz"], "quartz.extxyz: EMT cannot compute"),
+        (["stability", *emt, "--structures", "quartz.extxyz", "replicas=1"], "EMT cannot compute"),
+        (["stability", *emt, "--structures", "quartz.extxyz", "--dtype", "float32", "replicas=1"], "of this package"),
+        (["eos", *emt, "slab.extxyz", "--no-relax"], "periodic in three directions"),
+        (["phonons", *emt, "slab.extxyz", "--no-relax"], "periodic in three directions"),
         (["eos", *emt, "copper.extxyz", "--index", "2"], "there is no structure 2"),
         (["eos", *emt, "copper.extxyz", "span=0.1"], "span=0.1: this command has no such settings"),
         (["vacancies", *emt, "copper.extxyz", "--mu", "Cu"], "--mu Cu: expected an element"),

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from ase.data import atomic_numbers
 
-from pretrain_mlip.errors import InputError
+from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.files import sha256
 
 if TYPE_CHECKING:
     import os
+
+    from ase import Atoms
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,39 @@ class Source:
     def identity(self) -> str:
         """What tells it from others: the SHA-256 of the file, or the name of the function."""
         return self.place if self.path is None else sha256(self.path)
+
+    def check(self, frames: Sequence[Atoms], origin: str) -> None:
+        """Refuse structures that it cannot compute, before anything long begins.
+
+        A function does not say what its calculator supports, so that it is tried on structures with every element.
+
+        Args:
+            frames: the structures.
+            origin: where they come from, for messages.
+
+        Raises:
+            InputError: an element is not supported, or the calculator raises.
+        """
+        held = {symbol for atoms in frames for symbol in atoms.symbols}
+        if self.elements and (strange := sorted(held - set(self.elements))):
+            raise InputError(f"{origin}: holds {', '.join(strange)}; {self.name} is for {', '.join(self.elements)}")
+        tried: set[str] = set()
+        for atoms in frames if self.path is None else ():
+            if set(atoms.symbols) - tried:
+                tried |= set(atoms.symbols)
+                self._try(atoms, origin)
+
+    def _try(self, atoms: Atoms, origin: str) -> None:
+        copy = atoms.copy()
+        copy.calc = self.make()
+        try:
+            copy.get_potential_energy()
+        except (ArithmeticError, ComputationError):  # a failure of the potential, which is a finding
+            return
+        except Exception as error:
+            raise InputError(
+                f"{origin}: {self.name} cannot compute {atoms.get_chemical_formula()}: {type(error).__name__}: {error}"
+            ) from error
 
 
 def source_of_file(path: str | os.PathLike[str], elements: Sequence[str] = (), **options: Any) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,6 +66,14 @@ MemoryLimit = Annotated[
     typer.Option(metavar="GIB", help="Memory for intermediate results of a network; above it they are made in pieces."),
 ]
 Products = Annotated[str, typer.Option(help="Precision of products in networks on a GPU: full, tf32 or bfloat16.")]
+
+
+def refuse_options(options: Mapping[str, object], reason: str) -> None:
+    """Raises InputError where options are given that would have no effect; None and False are not given."""
+    from pretrain_mlip.errors import InputError
+
+    if given := [name for name, value in options.items() if value not in (None, False)]:
+        raise InputError(f"{', '.join(given)}: {', '.join(options)} {reason}")
 
 
 def files_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -18,6 +18,7 @@ from pretrain_mlip.cli.common import (
     find_source,
     places_and_overrides,
     read_data,
+    refuse_options,
 )
 
 if TYPE_CHECKING:
@@ -62,13 +63,14 @@ def evaluate(
         raise InputError(f"{strange[0]}: this command has no such settings; see --help")
     potential, data = (Path(places[0]) if calculator is None else None), places[-1]
     source = find_source(potential, calculator, elements, device=device, dtype=dtype)
-    if calculator is not None and (dtype is not None or device != "auto"):
-        raise InputError("--dtype, --device: are of potentials of this package")
+    if calculator is not None:
+        refuse_options({"--dtype": dtype, "--device": device != "auto"}, "are of potentials of this package")
     frames = [atoms for atoms in read_data(data, keys=keys) if split is None or atoms.info.get("split") == split]
     if not frames:
         raise InputError(f"{data}: no structure with split={split}")
     if by != "config_type" and not any(by in atoms.info for atoms in frames):
         raise InputError(f"{data}: no structure has the info key '{by}' to list errors by")
+    source.check(frames, data)
     predicted = _predictions(potential, source, frames, device, dtype)
     errors = error_table(frames, predicted, by)
     columns, rows = rows_for_display(errors)

@@ -20,11 +20,10 @@ from pretrain_mlip.cli.common import (
     find_source,
     places_and_overrides,
     read_data,
+    refuse_options,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ase import Atoms
 
     from pretrain_mlip.dynamics.failure import FailureSettings
@@ -90,19 +89,18 @@ def md(
     reduced = {"--compile": compile_networks, "--memory-limit": memory_limit, "--products": products != "full"}
     if engine == "lammps":
         elsewhere = {"--calculator": calculator, "--resume": resume, "--reference": reference, "--elements": elements}
-        _refuse(reduced | elsewhere | {"--device": device not in ("auto", "cpu")}, "are of --engine ase")
+        refuse_options(reduced | elsewhere | {"--device": device not in ("auto", "cpu")}, "are of --engine ase")
         run = (Path(places[0]), atoms, settings, failure)
         result = _run_lammps(*run, lmp=lmp, ranks=ranks, dtype=dtype, seed=seed, output=output)
     elif engine == "ase":
-        _refuse({"--ranks": ranks != 1, "--lmp": lmp}, "are of --engine lammps")
+        refuse_options({"--ranks": ranks != 1, "--lmp": lmp}, "are of --engine lammps")
         if calculator is not None:
-            _refuse(reduced | {"--dtype": dtype, "--device": device != "auto"}, "are of potentials of this package")
+            refuse_options(
+                reduced | {"--dtype": dtype, "--device": device != "auto"}, "are of potentials of this package"
+            )
         of_networks = {"compile": compile_networks, "memory_limit": memory_limit, "products": products}
         source = find_source(potential, calculator, elements, device=device, dtype=dtype, **of_networks)
-        if strange := sorted(set(atoms.symbols) - set(source.elements)) if source.elements else []:
-            raise InputError(
-                f"{places[-1]}: holds {', '.join(strange)}; {source.name} is for {', '.join(source.elements)}"
-            )
+        source.check([atoms], places[-1])
         run = (atoms, source.make(), settings, failure)
         result = _run_ase(*run, seed=seed, output=output, resume=resume, reference=reference)
     else:
@@ -125,14 +123,6 @@ def _structure(place: str, index: int) -> Atoms:
     if not -len(frames) <= index < len(frames):
         raise InputError(f"{place}: there is no structure {index}; the file has {len(frames)}")
     return frames[index]
-
-
-def _refuse(options: Mapping[str, object], reason: str) -> None:
-    """Options that would have no effect."""
-    from pretrain_mlip.errors import InputError
-
-    if given := [name for name, value in options.items() if value not in (None, False)]:
-        raise InputError(f"{', '.join(given)}: {', '.join(options)} {reason}")
 
 
 def _run_ase(

@@ -222,8 +222,7 @@ def _subject(
     if not -len(frames) <= index < len(frames):
         raise InputError(f"{places[-1]}: there is no structure {index}; the file has {len(frames)}")
     atoms = frames[index]
-    if source.elements and (unknown := sorted(set(atoms.symbols) - set(source.elements))):
-        raise InputError(f"{places[-1]}: holds {', '.join(unknown)}; {source.name} is for {', '.join(source.elements)}")
+    source.check([atoms], places[-1])
     return Subject(f"{atoms.get_chemical_formula('metal', empirical=True)}, {source.name}", atoms, source.make())
 
 

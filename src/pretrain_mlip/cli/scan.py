@@ -55,6 +55,9 @@ def scan(
     if len(set(names)) < len(names):
         names = [str(path or calculator) for path in files]
     crystal = read_data(structure, require=())[0] if structure is not None else None
+    if crystal is not None:
+        for source in sources:
+            source.check([crystal], str(structure))
     found = {
         name: _scanned(source, r_min, r_max, points, crystal)
         for name, source in zip(names, track(sources, "scanning"), strict=True)

@@ -18,11 +18,10 @@ from pretrain_mlip.cli.common import (
     files_and_overrides,
     find_source,
     read_data,
+    refuse_options,
 )
 
 if TYPE_CHECKING:
-    from ase import Atoms
-
     from pretrain_mlip.calculators.sources import Source
 
 
@@ -80,19 +79,15 @@ def stability(
     from pretrain_mlip.settings import read_content
 
     files, overrides = files_and_overrides(arguments)
-    if not files and calculator is None:
-        raise InputError("give potentials, or --calculator module:function")
     trials = read_trials(protocol or ["heat"], read_content(config, overrides), str(config or "settings"))
-    options = {"device": device, "dtype": dtype}
-    sources = [find_source(Path(file), None, elements, **options) for file in files]
-    if calculator is not None:
-        sources.append(find_source(None, calculator, elements))
-    names = names_of(sources, [*files, *([calculator] if calculator else [])])
-    potentials = dict(zip(names, sources, strict=True))
+    sources = _sources(files, calculator, elements, device, dtype)
+    names = names_of(sources, [source.place for source in sources])
     if baseline is not None and baseline not in names:
         raise InputError(f"--baseline {baseline}: the potentials are {', '.join(names)}")
     frames = read_data(structures, require=())
-    _check_elements(potentials, frames, structures)
+    for source in sources:
+        source.check(frames, structures)
+    potentials = dict(zip(names, sources, strict=True))
     if training is not None:
         from pretrain_mlip.pipeline.trials import watched_for
 
@@ -110,13 +105,17 @@ def stability(
     typer.echo(f"written: {output / 'results.json'}, {report}")
 
 
-def _check_elements(potentials: dict[str, Source], frames: list[Atoms], place: str) -> None:
+def _sources(
+    files: list[str], calculator: str | None, elements: str | None, device: str, dtype: str | None
+) -> list[Source]:
     from pretrain_mlip.errors import InputError
 
-    held = {symbol for atoms in frames for symbol in atoms.symbols}
-    for name, source in potentials.items():
-        if source.elements and (strange := sorted(held - set(source.elements))):
-            raise InputError(f"{place}: holds {', '.join(strange)}; {name} is for {', '.join(source.elements)}")
+    if not files and calculator is None:
+        raise InputError("give potentials, or --calculator module:function")
+    if not files:
+        refuse_options({"--dtype": dtype, "--device": device != "auto"}, "are of potentials of this package")
+    sources = [find_source(Path(file), None, elements, device=device, dtype=dtype) for file in files]
+    return sources if calculator is None else [*sources, find_source(None, calculator, elements)]
 
 
 def _print(output: Path) -> None:

@@ -9,7 +9,7 @@ from ase import Atoms, units
 from ase.eos import EquationOfState
 
 from pretrain_mlip.errors import ComputationError, InputError
-from pretrain_mlip.validation.properties.relaxation import relax
+from pretrain_mlip.validation.properties.relaxation import check_crystal, relax
 
 
 def equation_of_state(
@@ -36,6 +36,7 @@ def equation_of_state(
     """
     if not 0 < span < 1 or points < 5:
         raise InputError(f"equation of state: span {span:g} with {points} points; expected 0 to 1, and 5 or more")
+    check_crystal(atoms)
     start = relax(atoms, calculator, cell=True) if relaxed else atoms
     volumes, energies = [], []
     for factor in np.linspace(1 - span, 1 + span, points):

@@ -10,7 +10,7 @@ from ase import Atoms
 
 from pretrain_mlip import console
 from pretrain_mlip.errors import ComputationError, InputError
-from pretrain_mlip.validation.properties.relaxation import relax, repetitions
+from pretrain_mlip.validation.properties.relaxation import check_crystal, relax, repetitions
 
 IMAGINARY = -0.05  # THz: below, a mode is unstable and not rounding
 POINTS = 51  # of a path between two points of high symmetry
@@ -42,8 +42,9 @@ def phonons(
         ``frequencies`` (points, modes) in THz, imaginary ones negative; ``dos`` with ``frequencies`` and ``density``
         (modes per THz and primitive cell); ``thermal`` with ``temperatures`` (K), ``free_energy`` (kJ/mol),
         ``entropy`` and ``heat_capacity`` (J/K/mol) of a primitive cell, None where modes are imaginary;
-        ``acoustic_at_gamma``, the largest of the three frequencies that have to be zero; ``lowest`` frequency in the
-        path and on the mesh away from there; ``imaginary``, whether it is below -0.05 THz; ``supercell``,
+        ``acoustic_at_gamma``, the largest of the three frequencies that have to be zero; ``lowest`` frequency on
+        the path and the mesh; ``imaginary``, whether it is below -0.05 THz and below what acoustic modes are off zero
+        by; ``supercell``,
         ``displacements``, their number, and ``space_group``.
 
     Raises:
@@ -51,6 +52,7 @@ def phonons(
         ComputationError: the relaxation fails, or forces are not finite.
     """
     library = _library()
+    check_crystal(atoms)
     crystal = relax(atoms, calculator, cell=True, keep_symmetry=True, fmax=1e-4) if relaxed else atoms
     matrix = np.diag(repetitions(crystal, length))
     cell = library.PhonopyAtoms(
@@ -65,8 +67,7 @@ def phonons(
     bands = _bands(found, library)
     frequencies = found.run_mesh(mesh).frequencies
     dos = found.run_total_dos()
-    away = [row for band in bands for row in np.array(band["frequencies"])]
-    lowest = float(min(frequencies[1:].min(initial=np.inf), *(row.min() for row in away)))
+    lowest = float(min(frequencies.min(), *(np.min(band["frequencies"]) for band in bands)))
     imaginary = lowest < min(IMAGINARY, -1.5 * float(np.max(np.abs(acoustic))))
     return {
         "bands": bands,
