@@ -255,6 +255,7 @@ def _local_cluster(workers: int) -> LocalCluster:
     from dask.config import set as dask_options
     from distributed import LocalCluster
 
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # connections close after silence_logs has ended
     with dask_options(DASK), environment(thread_variables(1) | _QUIET):
         return LocalCluster(
             n_workers=workers,

@@ -127,17 +127,18 @@ class MLIAPPotential:
         return needed
 
     def _check_surroundings(self, own: int, needed: np.ndarray, centre: np.ndarray, vectors: np.ndarray) -> None:
-        """Raises ComputationError where a ghost that counts has other neighbours than any own atom of any process."""
+        """Raises ComputationError where a ghost that counts has other neighbours than any own atom of any process.
+
+        All processes raise together, with the same words: mpiexec loses the last words of some.
+        """
         found = _surroundings(len(needed), centre, vectors)
         owners = _of_all_processes(found[:own])
         ghosts = found[own:][needed[own:]]
-        if not len(ghosts):
-            return
-        apart = KDTree(owners).query(ghosts)[0] if len(owners) else np.full(len(ghosts), np.inf)
-        wrong = int((apart > SAME).sum())
+        apart = KDTree(owners).query(ghosts)[0] if len(owners) and len(ghosts) else np.full(len(ghosts), np.inf)
+        wrong, known = _of_all_processes(np.array([[(apart > SAME).sum(), len(ghosts)]])).sum(axis=0)
         if wrong:
             raise ComputationError(
-                f"pair_style mliap: {wrong} of {len(ghosts)} ghost atoms lack neighbours, and energies would be wrong: "
+                f"pair_style mliap: {wrong} of {known} ghost atoms lack neighbours, and energies would be wrong: "
                 f"write 'comm_modify cutoff {self.halo:g}' (or more, with a skin above {SKIN:g}) before the pair "
                 "style, and 'pair_style mliap unified FILE 1', where 1 asks for the neighbours of ghosts"
                 + ("" if importlib.util.find_spec("mpi4py") else "; on several processes mpi4py has to be installed")
