@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ase.build import bulk
-from tests.cli.test_cli import fails, run, succeeds
+from tests.cli.running import fails, run, succeeds
 from tests.conftest import hard_eam
 
 from pretrain_mlip.potentials.checkpoint import save_potential

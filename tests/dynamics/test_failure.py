@@ -20,19 +20,7 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.structures.neighbors import find_pairs
 
 DEFAULTS = FailureSettings()
-OFF = FailureSettings(
-    not_finite=False,
-    min_distance_fraction=None,
-    temperature_margin=None,
-    temperature_jump=None,
-    max_force=None,
-    energy_fall=None,
-    energy_margin=None,
-    energy_rise=None,
-    energy_drift=None,
-    isolation=None,
-    volume_change=None,
-)
+OFF = FailureSettings.off()
 
 
 def check(atoms: Atoms, settings: FailureSettings, *, before: Atoms | None = None, **now) -> Failure | None:
@@ -173,6 +161,38 @@ def test_every_check_can_be_switched_off():
     assert {name for name, value in OFF if value in (None, False)} >= {
         name for name, field in FailureSettings.model_fields.items() if field.default is not None
     } - {"reference_energies", "rdf_window_ps"}
+
+
+def test_off_lets_a_trajectory_pass_that_fails_in_every_way():
+    sound = at_temperature(1.0, Atoms("Cu2", [[0, 0, 0], [0, 0, 2.2]], cell=[30, 30, 30], pbc=True))
+    start = labelled(sound)
+
+    def at_distance(z: float) -> Atoms:
+        moved = sound.copy()
+        moved.positions[1, 2] = z
+        return labelled(moved)
+
+    larger = sound.copy()
+    larger.set_cell([60, 60, 60])
+    broken = {
+        "not_finite": at_distance(np.nan),
+        "too_hot": labelled(at_temperature(1e6, sound.copy())),
+        "temperature_jump": labelled(at_temperature(5_000.0, sound.copy())),
+        "too_close": at_distance(0.1),
+        "force_too_large": labelled(sound, force=1e9),
+        "energy_too_low": labelled(sound, energy=-1e3),
+        "energy_too_high": labelled(sound, energy=1e3),
+        "energy_drift": labelled(sound, energy=1.0),
+        "isolated": at_distance(15.0),
+        "volume": labelled(larger),
+        "bond_length": at_distance(2.8),
+    }
+    run = {"target_temperature": 1.0, "conserved": True}
+    strict = DEFAULTS.model_copy(update={"bond_deviation": 0.5})
+    for name, frame in broken.items():
+        assert first_failure([start, frame], strict, **run).check == name
+    for off in (OFF, OFF.model_copy(update={"energy_range": (0.0, 0.0)})):
+        assert first_failure([start, *broken.values()], off, **run) is None
 
 
 def test_force():

@@ -33,6 +33,7 @@ Keys = Annotated[
         "virials_key. May be repeated.",
     ),
 ]
+Index = Annotated[int, typer.Option(help="Which structure of the file.")]
 Potential = Annotated[Path, typer.Argument(metavar="POTENTIAL", help=f"{READABLE}.")]
 AnyPotential = Annotated[
     Path | None,

@@ -15,6 +15,7 @@ from pretrain_mlip.cli.common import (
     Device,
     Dtype,
     Elements,
+    Index,
     MemoryLimit,
     Products,
     find_source,
@@ -45,7 +46,7 @@ def md(
     ],
     calculator: Calculator = None,
     elements: Elements = None,
-    index: Annotated[int, typer.Option(help="Which structure of the file.")] = 0,
+    index: Index = 0,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Trajectory to write (extended XYZ).", rich_help_panel=OUTPUT)
     ] = Path("md.extxyz"),

@@ -13,6 +13,7 @@ from pretrain_mlip.cli.common import (
     Calculator,
     Device,
     Elements,
+    Index,
     find_source,
     places_and_overrides,
     read_data,
@@ -30,7 +31,6 @@ Arguments = Annotated[
         show_default=False,
     ),
 ]
-Index = Annotated[int, typer.Option(help="Which structure of the file.")]
 Precision = Annotated[str, typer.Option(help="float64 or float32, of networks.")]
 
 

@@ -110,6 +110,25 @@ class FailureSettings(Settings):
     )
     rdf_window_ps: float = Field(default=1.0, gt=0, description="length of such a window in ps; 1 in Fu et al. (2022)")
 
+    @classmethod
+    def off(cls) -> FailureSettings:
+        """No check at all; ``energy_range`` may still be given, and has no effect."""
+        return cls(
+            not_finite=False,
+            min_distance_fraction=None,
+            temperature_margin=None,
+            temperature_jump=None,
+            max_force=None,
+            energy_fall=None,
+            energy_margin=None,
+            energy_rise=None,
+            energy_drift=None,
+            isolation=None,
+            volume_change=None,
+            bond_deviation=None,
+            rdf_deviation=None,
+        )
+
     @model_validator(mode="after")
     def _ordered(self) -> FailureSettings:
         if self.energy_range is not None and not self.energy_range[0] <= self.energy_range[1]:
