@@ -31,6 +31,10 @@ def _as_source(value: Any) -> Any:
     return {"source": value} if isinstance(value, str | list) else value
 
 
+def _as_structures(value: Any) -> Any:
+    return {"structures": value} if isinstance(value, str | list) else value
+
+
 class DataSettings(Settings):
     """DFT structures. A file name, or a list of them, in place of this group means ``source``."""
 
@@ -117,6 +121,25 @@ class RDFSettings(Settings):
     md: RDFRun = Field(default_factory=RDFRun, description="the run that every potential makes")
 
 
+class VerificationSettings(Settings):
+    """Checks of every potential, those of the command verify."""
+
+    thorough: bool = Field(
+        default=False,
+        description="also what tests the program and not the weights: threads, and memory over 1000 calls",
+    )
+
+
+class PhononSettings(Settings):
+    """Phonons of crystals by every potential. A file name, or a list of them, means ``structures``."""
+
+    structures: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        min_length=1, description="files, whose last structure is the crystal; required"
+    )
+    length: float = Field(default=12.0, gt=0, description="least width of the supercell, Å")
+    displacement: float = Field(default=0.01, gt=0, description="of atoms, Å")
+
+
 class RunConfig(Settings):
     """A whole run. ``compare`` is another name of ``strategies``."""
 
@@ -181,6 +204,12 @@ class RunConfig(Settings):
     )
     rdf: RDFSettings | None = Field(
         default_factory=RDFSettings, description="radial distributions; null leaves them out"
+    )
+    verification: VerificationSettings | None = Field(
+        default_factory=VerificationSettings, description="checks of every potential; null leaves them out"
+    )
+    phonons: Annotated[PhononSettings | None, BeforeValidator(_as_structures)] = Field(
+        default=None, description="phonons of crystals; null leaves them out"
     )
 
     @model_validator(mode="before")

@@ -38,6 +38,7 @@ perturbation: {rounds: 1, copies: 1}
 training: {epochs: 2, batch_size: 4}
 stability: null
 rdf: null
+verification: null
 workers: 1
 """
 

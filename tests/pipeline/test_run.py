@@ -16,6 +16,8 @@ import psutil
 import pytest
 import torch
 import yaml
+from ase.build import bulk, molecule
+from tests.conftest import quartz
 
 from pretrain_mlip import EAM, PretrainedMLIP
 from pretrain_mlip.config import RunConfig
@@ -23,6 +25,7 @@ from pretrain_mlip.dynamics import survival
 from pretrain_mlip.dynamics.md import run_md
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.parallel import Workers
+from pretrain_mlip.pipeline import soundness
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.run import resume_pipeline, run_pipeline
 from pretrain_mlip.pipeline.strategies import train_strategies
@@ -31,6 +34,7 @@ from pretrain_mlip.report.results import Results
 from pretrain_mlip.settings import read_settings, to_yaml
 from pretrain_mlip.structures.datasets import load_dataset
 from pretrain_mlip.structures.io import read_structures, set_labels, write_structures
+from pretrain_mlip.validation.verification.verify import CHECKS
 
 TINY = """
 data: {source: silica_mini, split: {n_train: 8, n_val: 3, n_test: 3}}
@@ -42,6 +46,7 @@ pretraining: {epochs: 3, batch_size: 4}
 stability: {replicas: 2, md: {duration_ps: 0.03}}
 squeeze: {replicas: 1, md: {duration_ps: 0.03}}
 rdf: {equilibration_ps: 0.0, md: {duration_ps: 0.03, save_every: 10}}
+verification: null
 workers: 1
 """
 STRATEGIES = ("vanilla", "pretrain", "finetune", "delta")
@@ -72,8 +77,8 @@ def test_leaves_what_is_promised(finished: Path) -> None:
         assert torch.load(folder.potential(name), weights_only=True)["format"] == "pretrain-mlip"
     page = (finished / "report.html").read_text()
     assert "data:image/png;base64," in page
-    for outside in ("http://", "https://", "<script", 'src="figures'):
-        assert outside not in page.replace("http://www.w3.org", "")
+    for outside in ("http://", "https://", " src=", 'src="figures'):
+        assert outside not in page.replace("http://www.w3.org", "").replace('src="data:', "")
     assert not list(finished.rglob(".tmp-*"))
     assert len(read_structures(folder.pretraining("train"))) == 16  # eight parents and a copy of each
 
@@ -286,6 +291,48 @@ def test_md_settings_may_be_corrected_until_they_are_used(tmp_path: Path) -> Non
     assert read_settings(RunConfig, run / "config.yaml").stability == config(run, stability=longer).stability
     with pytest.raises(InputError, match=r"stability\.replicas was 3, is 2"):
         run_pipeline(config(run, **plain))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_verification_and_phonons_can_be_asked_for_later(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.pt")}
+    quartz().write(tmp_path / "quartz.cif")
+    some = ("species-supported-as-stated", "thread-safe", "checkpoint-round-trip")
+    monkeypatch.setattr(soundness, "CHECKS", tuple(check for check in CHECKS if check.name in some))
+    wanted = {"verification": {}, "phonons": {"structures": str(tmp_path / "quartz.cif"), "length": 5.0}}
+    run_pipeline(config(run, workers=workers, **wanted))
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.pt")} == before
+    results = Results.read(run)
+    assert set(results.verification or {}) == {"eam", *STRATEGIES}
+    for checks in (results.verification or {}).values():
+        assert {name: row.grade for name, row in checks.items()} == {some[0]: "P", some[2]: "P"}
+    assert list(results.phonons or {}) == ["quartz"]
+    found = (results.phonons or {})["quartz"]
+    assert set(found) == {"eam", *STRATEGIES}
+    for entry in found.values():  # an almost untrained network may have no crystal
+        assert bool(entry.bands) != bool(entry.failed)
+        assert not entry.bands or (entry.acoustic_at_gamma or 0.0) < 0.05
+    page = (run / "report.html").read_text()
+    assert "Verification" in page
+    assert "quartz" in page
+    with pytest.raises(InputError, match=r"phonons\.length was 5\.0, is 6\.0"):
+        run_pipeline(config(run, **wanted | {"phonons": wanted["phonons"] | {"length": 6.0}}))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("salt.cif", "holds Cl, Na"), ("molecule.xyz", "periodic"), ("missing.cif", "no such file")],
+)
+def test_wrong_crystals_are_refused_before_anything_is_computed(tmp_path: Path, file: str, message: str) -> None:
+    bulk("NaCl", "rocksalt", a=5.6).write(tmp_path / "salt.cif")
+    molecule("H2O").write(tmp_path / "molecule.xyz")
+    with pytest.raises(InputError, match=message):
+        run_pipeline(config(tmp_path / "run", phonons=str(tmp_path / file)))
+    assert not RunFolder(tmp_path / "run").eam.exists()
 
 
 def test_an_interrupted_run_says_how_to_go_on(

@@ -29,6 +29,7 @@ pretraining: {epochs: 2, batch_size: 4}
 stability: {replicas: 2, md: {duration_ps: 0.02}}
 squeeze: {replicas: 1, md: {duration_ps: 0.02}}
 rdf: null
+verification: null
 workers: 1
 seeds: 2
 compare: [vanilla, finetune]

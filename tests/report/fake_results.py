@@ -48,6 +48,8 @@ def fake_results() -> Results:
             "survival": {model: survival(LIFE[model], rng) for model in MODELS},
             "squeeze": {model: survival(LIFE[model] ** 1.5, rng) for model in MODELS},
             "rdf": rdf(),
+            "verification": {model: verification(model) for model in MODELS},
+            "phonons": {"quartz": {model: phonons(model) for model in MODELS}},
             "pair_distances": {pair: distances(pair) for pair in PAIRS},
             "timings": {"fit EAM": 41.2, "label": 18.0, "pretrain": 512.3, "finetune": 388.1, "MD": 620.9},
             "config": {"model": {"name": "cgcnn", "width": 64, "layers": 3}, "stability": {"replicas": 8}},
@@ -218,6 +220,34 @@ def rdf() -> dict[str, Any]:
         },
         "description": "Melt at 3000 K; DFT frames of the same density.",
     }
+
+
+def verification(model: str) -> dict[str, Any]:
+    failed = model == "vanilla"
+    return {
+        "forces-numerical-derivative": {
+            "category": "mandatory",
+            "grade": "A",
+            "error": 3e-10,
+            "detail": "largest for O",
+        },
+        "objectivity": {"category": "mandatory", "grade": "F" if failed else "P", "error": 1e-12, "detail": "turned"},
+        "single-precision": {"category": "informational", "grade": "P", "error": 2e-6, "detail": "against float64"},
+    }
+
+
+def phonons(model: str) -> dict[str, Any]:
+    if model == "pretrain":
+        return {"failed": "the relaxation has not converged"}
+    q = np.linspace(0, 1, 21)
+    lowest = -2.0 if model == "vanilla" else 0.0
+    modes = np.stack([lowest * np.sin(np.pi * q), 5 * np.sin(q), 30 + q], axis=1)
+    bands = [
+        {"labels": labels, "distances": (start + q / 7).tolist(), "frequencies": modes.tolist()}
+        for start, labels in ((0.0, ("Γ", "M")), (1 / 7, ("M", "K")))
+    ]
+    facts = {"acoustic_at_gamma": 0.004, "lowest": lowest, "imaginary": lowest < 0, "space_group": "P3_221"}
+    return {"bands": bands} | facts
 
 
 def distances(pair: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from fake_results import MODELS, fake_results
 
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.report import html
+from pretrain_mlip.report import page as pages
 from pretrain_mlip.report.html import PARTS, write_report
 from pretrain_mlip.report.results import Results
 
@@ -19,14 +19,15 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Page(HTMLParser):
-    """What the tests look at: tags in order, attributes of images, text."""
+    """What the tests look at: tags in order, attributes of pictures, links, text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.open: list[str] = []
-        self.images: list[dict[str, str | None]] = []
+        self.pictures: list[str | None] = []
         self.links: list[str] = []
+        self.ids: list[str | None] = []
         self.words = ""
         self.feed(text)
 
@@ -34,9 +35,15 @@ class Page(HTMLParser):
         self.tags.append(tag)
         if tag not in ("meta", "img", "br"):
             self.open.append(tag)
-        if tag == "img":
-            self.images.append(dict(attrs))
-        self.links += [value for key, value in attrs if key in ("href", "src") and value]
+        if tag in ("img", "svg"):
+            self.pictures.append(dict(attrs).get("alt" if tag == "img" else "aria-label"))
+        self.links += [value for key, value in attrs if key in ("href", "src", "xlink:href") and value]
+        self.ids += [value for key, value in attrs if key == "id"]
+
+    def handle_startendtag(self, tag, attrs):  # of drawings
+        self.handle_starttag(tag, attrs)
+        if tag not in ("meta", "img", "br"):
+            self.handle_endtag(tag)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -56,7 +63,7 @@ def run(tmp_path_factory) -> Path:
 @pytest.fixture
 def no_drawing(monkeypatch) -> None:
     """Figures are made but not rendered, which takes most of the time of a report."""
-    monkeypatch.setattr(html, "_draw", lambda picture, _: f"data:image/png;base64,{picture.name}")
+    monkeypatch.setattr(pages, "_draw", lambda picture, _: picture.name)
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +73,24 @@ def page(run) -> Page:
 
 def test_file_is_self_contained_and_well_formed(run, page):
     assert page.open == []
-    assert all(link.startswith("data:image/png;base64,") for link in page.links)
-    assert not {"script", "link", "iframe"} & set(page.tags)
-    assert not re.search(r"url\(|@import|https?://", (run / "report.html").read_text())
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+    assert not {"link", "iframe", "object"} & set(page.tags)
+    text = (run / "report.html").read_text()
+    assert not re.search(r"url\((?!#)|@import|<script .*src", text)
+    assert set(re.findall(r"https?://[^\s\"]*", text)) <= {"http://www.w3.org/1999/xlink", "http://www.w3.org/2000/svg"}
+
+
+def test_what_is_linked_to_is_there_once(page):
+    assert len(set(page.ids)) == len(page.ids)
+    inside = {link[1:] for link in page.links if link.startswith("#")}
+    assert inside <= set(page.ids)
+    assert len(inside) > len(PARTS)  # parts, and pieces of drawings
 
 
 def test_every_picture_has_words_and_a_file(run, page):
     files = list((run / "figures").iterdir())
-    assert len(page.images) == len(files) == 12
-    assert all(image["alt"] and len(image["alt"]) > 20 for image in page.images)
+    assert len(page.pictures) == len(files) == 13
+    assert all(words and len(words) > 20 for words in page.pictures)
     for path in files:
         assert path.read_bytes().startswith(PNG)
         assert path.stat().st_size < 250_000
@@ -83,8 +99,7 @@ def test_every_picture_has_words_and_a_file(run, page):
 def test_the_verdict_comes_first(page):
     text = " ".join(page.words.split())
     places = [
-        text.index(piece)
-        for piece in ("finetune against vanilla", "energy MAE (meV/atom)", "Survival in", "Provenance")
+        text.index(piece) for piece in ("delta survives best", "energy MAE (meV/atom)", "Survival in", "Provenance")
     ]
     assert places == sorted(places)
     assert all(model in text for model in MODELS if model != "eam")
@@ -126,8 +141,8 @@ def test_text_from_outside_is_escaped(tmp_path):
     results = fake_results().model_copy(update={"title": "<script>alert(1)</script>"})
     results.write(tmp_path)
     text = write_report(tmp_path).read_text()
-    assert "<script>" not in text
-    assert "&lt;script&gt;" in text
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
 
 
 def test_no_results_is_an_input_error(tmp_path):

@@ -17,15 +17,6 @@ def test_numbers_have_three_digits(value, text):
     assert words.number(value) == text
 
 
-def test_verdict_is_computed_from_the_numbers():
-    sentences = words.verdict(RESULTS)
-    summaries = {model: RESULTS["survival"][model]["summary"] for model in RESULTS["survival"]}
-    assert f"force MAE 155 against 217 meV/Å (29{SPACE}% lower)" in sentences[0]
-    medians = [words.median(summaries[model]) for model in ("finetune", "vanilla")]
-    assert f"median survival {medians[0]} against {medians[1]} ps" in sentences[0]
-    assert any("delta (153 meV/Å)" in sentence for sentence in sentences)
-
-
 def test_a_loss_is_called_a_loss():
     assert words.change(3.0, 2.0) == f"50{SPACE}% higher"
     assert words.change(2.0, 2.0) == "unchanged"
@@ -53,8 +44,6 @@ def test_ties_are_shared():
 
 
 def test_nothing_to_compare_says_nothing():
-    empty = {"errors": None, "survival": None}
-    assert words.verdict(empty) == []
     assert words.protagonists({"eam": {}, "vanilla": {}}) is None
 
 

@@ -159,7 +159,7 @@ def test_structures_at_fault_are_named_whoever_had_them(tmp_path: Path) -> None:
 # Whole runs
 
 LONG = TINY.replace("training: {epochs: 4, batch_size: 4}", "training: {epochs: 80, batch_size: 3, dtype: float64}")
-PLAIN: dict[str, Any] = {"strategies": ["vanilla"], "stability": None, "rdf": None}
+PLAIN: dict[str, Any] = {"strategies": ["vanilla"], "stability": None, "rdf": None, "verification": None}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
 COMMAND = [sys.executable, "-m", "pretrain_mlip"]
 MOST = 240.0  # seconds until a test gives up; nothing is expected to take nearly as long

@@ -76,7 +76,7 @@ def _conclude(run_dir: Path) -> None:
     from pretrain_mlip.console import is_first_process, print_table, table
     from pretrain_mlip.report.results import Results
     from pretrain_mlip.report.tables import verdict_table
-    from pretrain_mlip.report.words import verdict
+    from pretrain_mlip.report.verdict import verdict
 
     if not is_first_process():
         return

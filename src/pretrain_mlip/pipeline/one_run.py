@@ -17,7 +17,7 @@ from pretrain_mlip.dynamics.survival import StabilitySettings, check_starts
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.keys import CONFIG_TYPE
 from pretrain_mlip.parallel import Workers
-from pretrain_mlip.pipeline import preparation, trials
+from pretrain_mlip.pipeline import preparation, soundness, trials
 from pretrain_mlip.pipeline.folder import FOUNDATION, RunFolder
 from pretrain_mlip.pipeline.provenance import provenance
 from pretrain_mlip.pipeline.strategies import needs_perturbation, stage_settings, train_strategies
@@ -35,7 +35,14 @@ from pretrain_mlip.training.settings import WITHOUT_EFFECT
 from pretrain_mlip.training.stages import STRATEGIES
 
 log = logging.getLogger(__name__)
-TRIALS = {"stability": "survival", "squeeze": "squeeze", "rdf": "rdf"}  # group of settings -> section of the results
+# Group of settings -> section of the results
+TRIALS = {
+    "stability": "survival",
+    "squeeze": "squeeze",
+    "rdf": "rdf",
+    "verification": "verification",
+    "phonons": "phonons",
+}
 Until = Literal["preparation", "training", "report"]
 
 
@@ -83,6 +90,7 @@ class Run:
         everything = [trials.EAM_NAME, *foundation, *names]
         if self.results.errors is None:
             self._test(everything, splits, eam)
+        self._examine(everything, eam)
         self._dynamics(everything, splits)
         if self.results.provenance is None:  # of the session that finished the run, not of one that looked again
             self._add({"provenance": self._provenance()})
@@ -96,6 +104,8 @@ class Run:
             read_setfl(self.config.eam.setfl, elements_of(splits.train))
         if self.config.rdf is not None and self.results.rdf is None:
             trials.rdf_structures(splits, self.config.rdf)
+        if self.config.phonons is not None and self.results.phonons is None:
+            soundness.crystals(self.config.phonons, elements_of(splits.train))
         for _, settings in self._campaigns():
             check_starts(splits.test or splits.val, settings)
 
@@ -117,6 +127,21 @@ class Run:
             if self.results.dataset is not None:
                 self.results.dataset.closest = {**closest}
         self._write()
+
+    def _examine(self, names: list[str], eam: EmbeddedAtom) -> None:
+        """Verification and phonons, unless an earlier session of this run has them."""
+        checks, phonons = self.config.verification, self.config.phonons
+        if checks is not None and self.results.verification is None:
+            with self._timed("verification"):
+                found = soundness.verification(self.folder, names, eam.elements, checks, self.config, self.workers)
+                self._add({"verification": found})
+            self._write()
+        if phonons is not None and self.results.phonons is None:
+            with self._timed("phonons"):
+                crystals = soundness.crystals(phonons, eam.elements)
+                found = soundness.phonon_bands(self.folder, names, crystals, phonons, self.config, self.workers)
+                self._add({"phonons": found})
+            self._write()
 
     def _dynamics(self, names: list[str], splits: Splits) -> None:
         """Survival and RDF, unless an earlier session of this run has them."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from pretrain_mlip.report.style import WIDTH, styled
+from pretrain_mlip.report.style import WIDTH, display_name, label_outer, line, ordered, panels, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,13 +70,60 @@ def phonons(found: Data, title: str) -> Figure:
     return figure
 
 
+def by_path(section: Data) -> list[dict[str, Data]]:
+    """Models with bands, apart where their relaxed cells have other paths through the zone."""
+    groups: dict[tuple[tuple[str, ...], ...], dict[str, Data]] = {}
+    for model in ordered(section):
+        if section[model]["bands"]:
+            path = tuple(tuple(band["labels"]) for band in section[model]["bands"])
+            groups.setdefault(path, {})[model] = section[model]
+    return list(groups.values())
+
+
+@styled
+def compared_bands(section: Data) -> Figure:
+    """Bands of one crystal, a panel per model with those of the EAM beneath.
+
+    Args:
+        section: model -> ``phonons`` of results.json, all on one path.
+    """
+    reference = section.get("eam")
+    models = [model for model in ordered(section) if model != "eam"] or ["eam"]
+    figure, all_axes = panels(len(models), columns=2, height=3.2, shared=True)
+    for model, axes in zip(models, all_axes, strict=True):
+        pieces = section[model]["bands"]
+        for number, piece in enumerate(pieces):
+            if reference is not None and model != "eam":
+                _modes(axes, piece, reference["bands"][number], "eam", lw=2.0)
+            _modes(axes, piece, piece, model, lw=1.0)
+        _path(axes, pieces)
+        axes.axhline(0, color="#444444", lw=0.8)
+        axes.set_title(display_name(model))
+    label_outer(all_axes, "", "frequency (THz)")
+    return figure
+
+
+def _modes(axes: Axes, piece: Data, own: Data, model: str, *, lw: float) -> None:
+    """One piece of the path by a model whose zone is not quite as large as that of the panel."""
+    path = np.array(own["distances"])
+    places = np.interp(path, (path[0], path[-1]), (piece["distances"][0], piece["distances"][-1]))
+    axes.plot(places, np.array(own["frequencies"]), **{**line(model), "ls": "solid", "lw": lw})
+
+
 def _bands(axes: Axes, bands: list[Data]) -> None:
-    ticks: list[tuple[float, str]] = []
     for band in bands:
         distances, frequencies = np.array(band["distances"]), np.array(band["frequencies"])
         for mode in frequencies.T:
             axes.plot(distances, mode, color=BLUE, lw=1.2)
             axes.plot(distances, np.where(mode < -0.05, mode, np.nan), color=RED, lw=1.6)
+    _path(axes, bands)
+
+
+def _path(axes: Axes, bands: list[Data]) -> None:
+    """Names of the points of the zone beneath it."""
+    ticks: list[tuple[float, str]] = []
+    for band in bands:
+        distances = band["distances"]
         for place, label in zip((distances[0], distances[-1]), band["labels"], strict=True):
             if ticks and np.isclose(ticks[-1][0], place):
                 if label not in ticks[-1][1].split("|"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pretrain_mlip.report.style import array, colour, label_outer, legend_above, line, ordered, panels, styled
+from pretrain_mlip.report.style import array, band, colour, label_outer, legend_above, line, ordered, panels, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -134,7 +134,7 @@ def rdf(section: Data) -> Figure:
             axes.plot(array(source["r"]), array(g), **line(model))
             if (error := source.get("errors", {}).get(name)) is not None:
                 low, high = array(g) - array(error), array(g) + array(error)
-                axes.fill_between(array(source["r"]), low, high, color=colour(model), alpha=0.2, lw=0)
+                axes.fill_between(array(source["r"]), low, high, **band(model, 0.2))
         axes.axhline(1.0, color="#999999", lw=0.7, ls=":")
         axes.set(title=name, xlim=(0.5, None), ylim=(0, None))
     label_outer(all_axes, "distance (Å)", "g(r)")

@@ -12,6 +12,7 @@ import numpy as np
 
 from pretrain_mlip.report.style import (
     array,
+    band,
     colour,
     display_name,
     label_outer,
@@ -22,7 +23,7 @@ from pretrain_mlip.report.style import (
     plain_log_ticks,
     styled,
 )
-from pretrain_mlip.report.words import percent
+from pretrain_mlip.report.words import number, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +46,7 @@ def survival(section: Data) -> Figure:
         curve = {key: array(values) for key, values in section[model]["curve"].items()}
         time = np.append(curve["time"], end)
         steps = {key: np.append(curve[key], curve[key][-1]) for key in ("fraction", "low", "high")}
-        axes.fill_between(time, steps["low"], steps["high"], step="post", color=colour(model), alpha=0.10, lw=0)
+        axes.fill_between(time, steps["low"], steps["high"], step="post", **band(model, 0.10))
         # Equal curves would hide one another: each is lifted by a hair.
         lifted = steps["fraction"] + 0.004 * position
         label = f"{display_name(model)}  ({percent(section[model]['summary']['stable_fraction'])})"
@@ -106,7 +107,7 @@ def parity(section: Data, quantity: str) -> Figure:
         size, opacity = (3.2, 0.4) if x.size > 300 else (7, 0.7)
         axes.plot(x, y, ".", color=colour(model), ms=size, alpha=opacity, mew=0)
         if x.size:
-            text = f"MAE {1000.0 * np.mean(np.abs(y - x)):.3g} meV/{'atom' if quantity == 'energy' else 'Å'}"
+            text = f"MAE {number(1000.0 * float(np.mean(np.abs(y - x))))} meV/{'atom' if quantity == 'energy' else 'Å'}"
             text += f"\n{outside} outside" if outside else ""
             axes.text(0.04, 0.95, text, transform=axes.transAxes, va="top", fontsize=8.5)
         axes.set(title=display_name(model), aspect="equal")

@@ -1,54 +1,23 @@
-"""report.html: one self-contained file for people, written from results.json and nothing else."""
+"""The report of a run, from its results.json and nothing else."""
 
 from __future__ import annotations
 
-import base64
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pretrain_mlip.files import write_text
-from pretrain_mlip.report import curves, figures, tables, words
+from pretrain_mlip.report import crystals, curves, figures, tables, words
+from pretrain_mlip.report.page import Part, Picture, write_page
 from pretrain_mlip.report.results import Results
 from pretrain_mlip.report.sites import failure_sites, first_failures
-from pretrain_mlip.report.style import save
+from pretrain_mlip.report.verdict import verdict
 
 if TYPE_CHECKING:
     import os
 
-    from matplotlib.figure import Figure
-
-    from pretrain_mlip.report.tables import Table
-
-logger = logging.getLogger(__name__)
-FILE_NAME = "report.html"
 Data = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the report: drawn now, written to figures/<name>.png, shown with its caption."""
-
-    name: str
-    figure: Figure
-    alt: str
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A section of the report, in this order: text, pictures, tables."""
-
-    title: str
-    text: str = ""
-    pictures: list[Picture] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    details: str = ""  # long text that is folded away
 
 
 def write_report(run_dir: str | os.PathLike[str]) -> Path:
@@ -76,47 +45,11 @@ def write_report(run_dir: str | os.PathLike[str]) -> Path:
         run_dir,
         title=results["title"] or "Pretrained interatomic potential",
         subtitle=_subtitle(results),
-        verdict=words.verdict(results),
+        verdict=verdict(results),
         verdict_table=tables.verdict_table(results),
         parts=parts,
         missing=missing,
     )
-
-
-def write_page(
-    folder: Path,
-    *,
-    title: str,
-    subtitle: str,
-    verdict: list[str],
-    parts: list[Part],
-    verdict_table: Table | None = None,
-    missing: Sequence[str] = (),
-) -> Path:
-    """Write report.html, and its pictures into figures/; returns its path."""
-    environment = Environment(
-        loader=PackageLoader("pretrain_mlip", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    text = environment.get_template("template.html.j2").render(
-        title=title,
-        subtitle=subtitle,
-        verdict=verdict,
-        verdict_table=verdict_table,
-        parts=parts,
-        missing=missing,
-        source=lambda picture: _draw(picture, folder / "figures"),
-    )
-    path = folder / FILE_NAME
-    write_text(path, text)
-    logger.info("report written to %s", path)
-    return path
-
-
-def _draw(picture: Picture, folder: Path) -> str:
-    """Write the PNG and give its content back as a data URI."""
-    path = folder / f"{picture.name}.png"
-    save(picture.figure, path)
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def _subtitle(results: Data) -> str:
@@ -151,11 +84,14 @@ def survival_part(section: Data, name: str, title: str, text: str, against: tupl
             figures.temperatures(section),
             "Temperature of every MD replica against time, a panel per model.",
             words.failures_caption(section),
+            points=True,
         ),
     ]
     if failed := first_failures(section):
         drawn = words.sites_caption(failed)
-        pictures.append(Picture(f"{name}_failures", failure_sites(failed), f"First failures. {drawn}", drawn))
+        pictures.append(
+            Picture(f"{name}_failures", failure_sites(failed), f"First failures. {drawn}", drawn, points=True)
+        )
     return Part(title, text, pictures, [tables.survival_table(section, against)])
 
 
@@ -189,6 +125,7 @@ def _parity(results: Data) -> Part | None:
             figures.parity(section, quantity),
             f"Predicted against DFT {quantity}, a panel per model.",
             words.parity_caption(section, quantity),
+            points=True,
         )
         for quantity in ("forces", "energy")
         if any(entry[quantity]["reference"] for entry in section.values())
@@ -251,6 +188,28 @@ def _rdf(results: Data) -> Part | None:
     return Part("Structure of the liquid and the solid", pictures=[picture], tables=[table] if table else [])
 
 
+def _phonons(results: Data) -> Part | None:
+    section = results["phonons"]
+    if not section:
+        return None
+    pictures = []
+    for crystal, found in section.items():
+        caption = words.phonons_caption(crystal, found)
+        for number, drawn in enumerate(crystals.by_path(found)):
+            figure = crystals.compared_bands(drawn)
+            name = f"phonons_{crystal}" + (f"_{number + 1}" if number else "")
+            pictures.append(Picture(name, figure, f"Phonon bands. {caption}", caption, points=True))
+    return Part("Phonons", pictures=pictures, tables=[tables.phonon_table(section)])
+
+
+def _verification(results: Data) -> Part | None:
+    section = results["verification"]
+    if not section:
+        return None
+    text = words.verification_text(section)
+    return Part("Verification", text, tables=[tables.verification_table(section)])
+
+
 def _distances(results: Data) -> Part | None:
     section = results["pair_distances"]
     if not section:
@@ -289,10 +248,12 @@ PARTS: dict[str, Callable[[Data], Part | None]] = {
     "survival under compression": _squeeze,
     "errors": _errors,
     "parity": _parity,
-    "learning curves": _learning,
     "dimer curves": _dimers,
     "EAM": _eam,
     "radial distribution": _rdf,
+    "phonons": _phonons,
+    "verification": _verification,
+    "learning curves": _learning,
     "pair distances": _distances,
     "provenance": _provenance,
 }

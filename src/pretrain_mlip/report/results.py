@@ -191,6 +191,34 @@ class PairDistances(Section):
     after: Numbers
 
 
+class VerificationRow(Section):
+    """One check, as ``validation.verification.verify`` gives it."""
+
+    category: str = Field(description="mandatory or informational.")
+    grade: str = Field(description="A to D or F where the error is graded, else P, F, or - where it does not apply.")
+    error: float | None = None
+    detail: str = ""
+
+
+class Band(Section):
+    """A piece of the path through the zone."""
+
+    labels: tuple[str, str]
+    distances: Numbers
+    frequencies: list[Numbers] = Field(description="(points, modes) in THz, imaginary ones negative.")
+
+
+class PhononBands(Section):
+    """Of ``validation.properties.phonons.phonons`` what the report shows; THz. Bands are none where it failed."""
+
+    bands: list[Band] = Field(default_factory=list)
+    acoustic_at_gamma: float | None = Field(default=None, description="Largest of those that have to be zero.")
+    lowest: float | None = None
+    imaginary: bool = False
+    space_group: str = ""
+    failed: str = Field(default="", description="Why there is nothing.")
+
+
 class ResultsFile(Section):
     """A file named results.json."""
 
@@ -250,6 +278,10 @@ class Results(ResultsFile):
     squeeze: dict[Model, Survival] | None = Field(default=None, description="MD while the volume shrinks.")
     rdf: RDFSection | None = None
     pair_distances: dict[Pair, PairDistances] | None = None
+    verification: dict[Model, dict[str, VerificationRow]] | None = Field(
+        default=None, description="Model -> check -> how it ended."
+    )
+    phonons: dict[str, dict[Model, PhononBands]] | None = Field(default=None, description="Crystal -> model -> bands.")
     timings: dict[str, float] | None = Field(default=None, description="Stage -> seconds.")
     config: dict[str, Any] | None = Field(default=None, description="The resolved configuration.")
 

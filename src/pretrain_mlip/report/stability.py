@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from pretrain_mlip.dynamics.kaplan_meier import logrank
-from pretrain_mlip.report.html import Part, provenance_part, survival_part, write_page
+from pretrain_mlip.report.html import provenance_part, survival_part
+from pretrain_mlip.report.page import Part, write_page
 from pretrain_mlip.report.results import Provenance, ResultsFile, Section, Survival
 from pretrain_mlip.report.style import distinct_colours, ordered
 from pretrain_mlip.report.words import lives, names, p_value, percent

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from pretrain_mlip.report.html import Part, Picture, write_page
+from pretrain_mlip.report.page import Part, Picture, write_page
 from pretrain_mlip.report.results import Results, ResultsFile, Section
 from pretrain_mlip.report.style import colour, display_name, legend_above, ordered, panels, styled
 from pretrain_mlip.report.tables import Cell, Table, model_cell
@@ -143,12 +143,12 @@ def system_table(rows: Sequence[Row], system: str) -> Table:
     cells = []
     for model in dict.fromkeys(row.model for row in mine):
         of_model = {row.strategy: row for row in mine if row.model == model}
-        for place, strategy in enumerate(ordered(of_model)):
+        for strategy in ordered(of_model):
             row = of_model[strategy]
             ratio = _ratio(of_model, strategy)
             cells.append(
                 [
-                    Cell(model if place == 0 else ""),
+                    Cell(model),
                     model_cell(strategy),
                     Cell(_mean_and_spread(row.forces_mae)),
                     Cell(MISSING if ratio is None else f"{ratio:.2f}"),

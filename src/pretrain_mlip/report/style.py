@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import IO, TYPE_CHECKING, Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
@@ -100,9 +100,25 @@ def distinct_colours(models: Iterable[str]) -> Iterator[None]:
         _given.reset(token)
 
 
+def marked(model: str) -> str:
+    """What a drawing calls that which it shows of one model; without any character that has a meaning there."""
+    return f"model:{model.encode().hex()}"
+
+
+def model_of(mark: str) -> str:
+    """The model that ``marked`` was given."""
+    return bytes.fromhex(mark.removeprefix("model:")).decode()
+
+
 def line(model: str) -> dict[str, Any]:
-    """Colour, dashes, width, order and label of the curve of a model."""
-    return {"color": colour(model), "label": display_name(model), **LINES.get(model.lower(), PLAIN_LINE)}
+    """Colour, dashes, width, order, label and mark of the curve of a model."""
+    look = LINES.get(model.lower(), PLAIN_LINE)
+    return {"color": colour(model), "label": display_name(model), "gid": marked(model), **look}
+
+
+def band(model: str, opacity: float) -> dict[str, Any]:
+    """Colour of what surrounds the curve of a model."""
+    return {"color": colour(model), "alpha": opacity, "lw": 0, "gid": marked(model)}
 
 
 def display_name(model: str) -> str:
@@ -131,6 +147,12 @@ def save(figure: Figure, path: str | Path) -> None:
     """Write a PNG, whole or not at all."""
     with atomic_path(path) as temporary, mpl.rc_context(STYLE):
         figure.savefig(temporary, dpi=DPI, format="png")
+
+
+def save_svg(figure: Figure, stream: IO[str]) -> None:
+    """Write an SVG whose words are text, the same at every call."""
+    with mpl.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": "pretrain-mlip"}):
+        figure.savefig(stream, format="svg")
 
 
 def panels(count: int, columns: int = 3, height: float = 2.6, *, shared: bool = False) -> tuple[Figure, list[Axes]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pretrain_mlip.report.style import colour, display_name, ordered
-from pretrain_mlip.report.words import MISSING, median, number, p_value, percent
+from pretrain_mlip.report.words import MISSING, median, number, p_value, percent, spread
 
 Data = Mapping[str, Any]
 
@@ -19,6 +18,8 @@ class Cell(NamedTuple):
     text: str
     best: bool = False
     swatch: str | None = None  # the colour of the model that the cell names
+    model: str | None = None  # that model: the row is about it
+    title: str = ""  # what more there is to say
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Table:
 
 def model_cell(model: str) -> Cell:
     """The name of a model with its colour."""
-    return Cell(display_name(model), swatch=colour(model))
+    return Cell(display_name(model), swatch=colour(model), model=model)
 
 
 def verdict_table(results: Data) -> Table | None:
@@ -45,7 +46,7 @@ def verdict_table(results: Data) -> Table | None:
     if errors:
         for key, label in (("forces_mae", "force MAE (meV/Å)"), ("energy_mae", "energy MAE (meV/atom)")):
             values = [errors.get(model, {}).get("all", {}).get(key) for model in models]
-            spreads = [_spread(results["seed_errors"], model, key) for model in models]
+            spreads = [spread(results["seed_errors"], model, key) for model in models]
             cells = _ranked(values, number, largest=False)
             columns.append((label, [c._replace(text=c.text + s) for c, s in zip(cells, spreads, strict=True)]))
     for heading, section in (("", survival), ("squeezed: ", squeeze)):
@@ -128,12 +129,12 @@ def dimer_table(metrics: Data) -> Table:
     rows = []
     pairs = sorted({pair for values in metrics.values() for pair in values})
     for pair in pairs:
-        for position, model in enumerate(m for m in ordered(metrics) if pair in metrics[m]):
+        for model in (m for m in ordered(metrics) if pair in metrics[m]):
             values = metrics[model][pair]
             repulsive = values.get("repulsive_at_contact")
             rows.append(
                 [
-                    Cell(pair if position == 0 else ""),
+                    Cell(pair),
                     model_cell(model),
                     Cell(number(values.get("wall_0.5"))),
                     Cell(number(values.get("wall_1.0"))),
@@ -195,6 +196,52 @@ def rdf_table(section: Data) -> Table | None:
     return Table(["model", *names], rows, caption)
 
 
+def verification_table(section: Data) -> Table:
+    """Grades: checks by models."""
+    models = ordered(section)
+    kinds = {name: row["category"] for model in models for name, row in section[model].items()}
+    rows = [
+        [Cell(name), Cell(kind), *(_grade(section[model].get(name)) for model in models)]
+        for name, kind in kinds.items()
+    ]
+    caption = (
+        "P passed, F failed, – does not apply. A to D: error of a derivative against differences of the energy, A if"
+        " below 3e7 times the rounding of float64. A model that fails a mandatory check should not be used."
+    )
+    return Table(["check", "", *map(display_name, models)], rows, caption)
+
+
+def _grade(row: Data | None) -> Cell:
+    if row is None:
+        return Cell(MISSING)
+    grade = MISSING if row["grade"] == "-" else row["grade"]
+    return Cell(
+        f"{grade} ({row['error']:.0e})" if grade in "ABCD" and row["error"] is not None else grade, title=row["detail"]
+    )
+
+
+def phonon_table(section: Data) -> Table:
+    """Frequencies that tell whether crystals are stable."""
+    rows = []
+    for crystal, found in section.items():
+        for model in ordered(found):
+            entry = found[model]
+            told = entry["failed"] or ("YES" if entry["imaginary"] else "no")
+            rows.append(
+                [
+                    Cell(crystal),
+                    model_cell(model),
+                    Cell(entry["space_group"] or MISSING),
+                    Cell(MISSING if entry["lowest"] is None else f"{entry['lowest']:.3f}"),
+                    Cell(MISSING if entry["acoustic_at_gamma"] is None else f"{entry['acoustic_at_gamma']:.3f}"),
+                    Cell(told),
+                ]
+            )
+    columns = ["crystal", "model", "space group", "lowest (THz)", "acoustic at Γ (THz)", "imaginary modes"]
+    caption = "Relaxed by each model. The three acoustic frequencies at Γ are zero but for the size of displacements."
+    return Table(columns, rows, caption)
+
+
 def key_values(content: Mapping[str, object], caption: str = "") -> Table | None:
     """A table of two columns."""
     rows = [[Cell(str(key)), Cell(_plain(value))] for key, value in content.items() if value not in (None, "", {}, [])]
@@ -207,12 +254,6 @@ def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
     return number(value) if isinstance(value, float) else str(value)
-
-
-def _spread(seed_errors: Data | None, model: str, key: str) -> str:
-    """Standard deviation over seeds, with a sign in front; empty where there is one seed."""
-    values = [row[key] for row in (seed_errors or {}).get(model, []) if row[key] is not None]
-    return f" ± {number(statistics.stdev(values), 2)}" if len(values) > 1 else ""
 
 
 def _ranked(values: Sequence[float | None], write: Callable[[float], str], *, largest: bool) -> list[Cell]:

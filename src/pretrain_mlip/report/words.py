@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from pretrain_mlip.dynamics.kaplan_meier import logrank
 from pretrain_mlip.report.style import array, display_name, ordered
@@ -48,25 +50,16 @@ def protagonists(models: Data) -> tuple[str, str] | None:
     return None
 
 
-def verdict(results: Data) -> list[str]:
-    """The outcome in a few sentences, losses included."""
-    sentences = []
-    errors, survival = results["errors"] or {}, results["survival"] or {}
-    pair = protagonists(errors) or protagonists(survival)
-    if pair:
-        parts = [*_error_parts(errors, *pair), *_survival_parts(survival, *pair)]
-        if parts:
-            sentences.append(f"{display_name(pair[0])} against {display_name(pair[1])}: {'; '.join(parts)}.")
-    trained = {model: rows["all"] for model, rows in errors.items() if model != "eam" and "all" in rows}
-    accurate = _best({model: row["forces_mae"] for model, row in trained.items()}, largest=False)
-    durable = _best({model: entry["summary"]["area"] for model, entry in survival.items() if model != "eam"})
-    if accurate:
-        error = number(trained[accurate[0]]["forces_mae"])
-        sentences.append(f"Lowest force error of the trained models: {names(accurate)} ({error} meV/Å).")
-    if durable:
-        completed = percent(survival[durable[0]]["summary"]["stable_fraction"])
-        sentences.append(f"Longest survival of the trained models: {names(durable)} ({completed} of runs completed).")
-    return sentences
+def interval(alive: int, replicas: int) -> str:
+    """What share of runs survives, with 95 % confidence (Clopper and Pearson, Biometrika 26, 404 (1934))."""
+    low, high = binomtest(alive, replicas).proportion_ci(0.95, "exact")
+    return f"{100 * low:.0f} to {percent(high)}"
+
+
+def spread(seed_errors: Data | None, model: str, key: str) -> str:
+    """Standard deviation over seeds, with a sign in front; empty where there is one seed."""
+    values = [row[key] for row in (seed_errors or {}).get(model, []) if row[key] is not None]
+    return f" ± {number(statistics.stdev(values), 2)}" if len(values) > 1 else ""
 
 
 def names(models: list[str]) -> str:
@@ -181,7 +174,7 @@ def dimers_caption(metrics: Data | None) -> str:
 def rdf_caption(section: Data) -> str:
     """Which model is closest to the DFT structure."""
     mae = {model: values["total"] for model, values in section["mae"].items() if "total" in values}
-    best = _best(mae, largest=False)
+    best = best_of(mae, largest=False)
     head = f"Closest to DFT: {names(best)} (mean absolute deviation of g {mae[best[0]]:.3f}). " if best else ""
     frames = section["reference"]["frames"] if section.get("reference") else 0
     tail = f"Black: {frames} DFT frames. " if frames else ""
@@ -199,24 +192,42 @@ def distances_caption(section: Data) -> str:
     return f"Shortest distance before and after the perturbation: {'; '.join(parts)}." if parts else ""
 
 
-def _error_parts(errors: Data, new: str, old: str) -> list[str]:
-    if new not in errors or old not in errors:
-        return []
-    parts = []
-    for key, label in (
-        ("forces_mae", "force MAE {} against {} meV/Å"),
-        ("energy_mae", "energy MAE {} against {} meV/atom"),
-    ):
-        a, b = errors[new]["all"][key], errors[old]["all"][key]
-        if a is not None and b is not None:
-            parts.append(f"{label.format(number(a), number(b))} ({change(a, b)})")
-    return parts
+def phonons_caption(crystal: str, found: Data) -> str:
+    """Which models find the crystal stable."""
+    soft = [model for model in ordered(found) if found[model]["imaginary"]]
+    failed = [model for model in ordered(found) if found[model]["failed"]]
+    stable = [model for model in ordered(found) if model not in (*soft, *failed)]
+    parts = [f"{crystal}: "]
+    if stable:
+        parts.append(f"no imaginary mode with {names(stable)}. ")
+    if soft:
+        parts.append(f"Imaginary modes, drawn below zero, with {names(soft)}. ")
+    if failed:
+        parts.append(f"Not to be had of {names(failed)}. ")
+    if "eam" in found and len(found) > 1:
+        parts.append("Beneath each: those of the EAM.")
+    return "".join(parts).strip()
 
 
-def _survival_parts(survival: Data, new: str, old: str) -> list[str]:
-    if new not in survival or old not in survival:
-        return []
-    return [f"median survival {median(survival[new]['summary'])} against {median(survival[old]['summary'])} ps"]
+def verification_text(section: Data) -> str:
+    """Who passes what is mandatory, and what single precision costs."""
+    failing = [
+        model
+        for model in ordered(section)
+        if any(row["category"] == "mandatory" and row["grade"] == "F" for row in section[model].values())
+    ]
+    text = f"A mandatory check fails: {names(failing)}." if failing else "All models pass every mandatory check."
+    costs = {
+        model: row["error"]
+        for model in ordered(section)
+        if (row := section[model].get("single-precision")) and row["error"] is not None
+    }
+    if costs:
+        listed = ", ".join(
+            f"{display_name(model)} {f'{error:.0e}' if error else '0'}" for model, error in costs.items()
+        )
+        text += f" Single precision in place of double changes forces by this share of their size: {listed}."
+    return text
 
 
 def p_value(p: float | None) -> str:
@@ -224,7 +235,7 @@ def p_value(p: float | None) -> str:
     return "undefined" if p is None else f"= {p:.2g}" if p >= 0.001 else "< 0.001"
 
 
-def _best(values: Mapping[str, float | None], *, largest: bool = True) -> list[str]:
+def best_of(values: Mapping[str, float | None], *, largest: bool = True) -> list[str]:
     """All models that share the best value, in the usual order."""
     known = {model: value for model, value in values.items() if value is not None}
     if not known:

@@ -51,7 +51,7 @@ def phonons(
         InputError: no crystal, or phonopy and seekpath are not installed.
         ComputationError: the relaxation fails, or forces are not finite.
     """
-    library = _library()
+    library = find_phonopy()
     check_crystal(atoms)
     crystal = relax(atoms, calculator, cell=True, keep_symmetry=True, fmax=1e-4) if relaxed else atoms
     matrix = np.diag(repetitions(crystal, length))
@@ -122,7 +122,12 @@ def _thermal(found: Any, temperature: float) -> dict[str, list[float]]:
     return {name: np.asarray(getattr(content, name)).tolist() for name in names}
 
 
-def _library() -> Any:
+def find_phonopy() -> Any:
+    """What is used of phonopy.
+
+    Raises:
+        InputError: it is not installed, or seekpath is not.
+    """
     try:
         import seekpath  # noqa: F401  # phonopy loads it late
         from phonopy import Phonopy

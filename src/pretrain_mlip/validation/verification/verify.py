@@ -44,6 +44,7 @@ CHECKS = (
     Check("memory-leak", INFORMATIONAL, programs.check_memory),
     Check("single-precision", INFORMATIONAL, programs.check_single_precision),
 )
+OF_THE_PROGRAM = ("thread-safe", "memory-leak")  # as long as all others together, and the same whatever the weights
 
 
 def verify(subject: Subject, names: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
