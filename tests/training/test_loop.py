@@ -328,6 +328,20 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         assert (value == resumed.network.state_dict()[name]).all()
 
 
+@pytest.mark.parametrize(("rate", "idle"), [(1e-9, True), (0.01, False)])
+def test_a_network_without_forces_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rate: float, idle: bool
+) -> None:
+    """One that has just begun gives forces of next to nothing, as one does whose units are saturated."""
+    settings = SETTINGS.model_copy(update={"epochs": 60, "learning_rate": rate})
+    result = train(tmp_path, settings)
+    sizes = [graph[keys.FORCES].abs().mean() for graph in graphs(8, 11)]
+    share = min(row["val_forces_mae"] for row in result.history) / float(np.mean(sizes))
+    assert (share > 0.95) == idle
+    assert ("hardly better than none" in caplog.text) == idle
+    assert (f"labels are {1e3 * float(np.mean(sizes)):.0f} in the mean" in caplog.text) == idle
+
+
 def test_early_stopping(tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 50, "patience": 3, "learning_rate": 1e-12, "ema_decay": 0.0})
     result = train(tmp_path, settings)

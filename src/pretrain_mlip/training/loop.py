@@ -44,6 +44,7 @@ from pretrain_mlip.training.settings import TrainingSettings
 from pretrain_mlip.training.state import Row, TrainingFolder, note_of, note_of_kinds, refuse_another
 
 log = logging.getLogger(__name__)
+IDLE = 0.95  # of the error of a network without forces
 MAX_SKIPPED = 20  # steps with a loss that is not finite before a run gives up
 _COUNTERS = ("epoch", "batch", "step", "skipped", "losses", "history", "best", "best_epoch", "finished")
 
@@ -139,6 +140,7 @@ class Training:
         self.losses = (0.0, 0)  # sum and number of those of the epoch
         self.history: list[Row] = []
         self.best, self.best_epoch, self.finished = math.inf, 0, False
+        self.idle: float | None = None  # error of a network without forces
 
     def _set_up_data(
         self, train: Sequence[Data], validation: Sequence[Data], replayed: Sequence[Data], replay_size: int
@@ -300,6 +302,7 @@ class Training:
             best = self.history[self.best_epoch - 1]
             name = self.folder.path.name
             log.info("%s: %d epochs, best %d: %s", name, self.epoch, self.best_epoch, note_of(best))
+            self._warn_of_idleness(best)
             if note := note_of_kinds(best, self.kinds):
                 log.info("%s: validation errors by kind, meV/atom and meV/Å: %s", name, note)
 
@@ -316,17 +319,32 @@ class Training:
         """Mean absolute errors of the averaged weights, of all structures and of each kind."""
         self.average.eval()
         totals = torch.zeros(len(self.kinds), len(keys.LABELS), 2, dtype=torch.float64, device=self.fabric.device)
+        sizes = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
         for batch in self.validation:
             graph = cast("Data", batch)
             sums = error_sums(self.averaged(graph), graph)
+            forces = graph[keys.FORCES][graph[keys.FORCES].isfinite()]
+            sizes += torch.tensor([forces.abs().sum(), forces.numel()], device=sizes.device)
             kinds = torch.tensor([self.kinds[kind] for kind in graph[keys.CONFIG_TYPE]], device=totals.device)
             totals.index_add_(0, kinds, torch.stack([sums[name] for name in keys.LABELS], dim=1))
         totals = self.together.sum(totals).cpu()
+        total, number = self.together.sum(sizes).tolist()
+        self.idle = total / number if number else None
         row = _errors("", totals.sum(0))
         if len(self.kinds) > 1:
             for kind, number in self.kinds.items():
                 row |= _errors(f"[{kind}]", totals[number])
         return row
+
+    def _warn_of_idleness(self, best: Row) -> None:
+        """Networks whose units are saturated by too large a step predict no forces at all, and look trained."""
+        error = best.get("val_forces_mae")
+        if error is not None and self.idle and error > IDLE * self.idle:
+            log.warning(
+                "%s: the forces of this network are hardly better than none: it errs by %.0f meV/Å where labels are "
+                "%.0f in the mean; try a lower learning_rate, or more epochs",
+                *(self.folder.path, 1e3 * error, 1e3 * self.idle),
+            )
 
     def _save_best(self) -> None:
         if self.fabric.is_global_zero:

@@ -40,8 +40,8 @@ class CGCNN(Network):
 
     kind = "cgcnn"
     settings_class = CGCNNSettings
-    learning_rate = 2e-2
-    finetuning_rate = 1e-2
+    learning_rate = 1e-2
+    finetuning_rate = 5e-3
     settings: CGCNNSettings
 
     def __init__(self, elements: Sequence[str], settings: CGCNNSettings) -> None:
