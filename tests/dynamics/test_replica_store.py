@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from toy_calculators import FreeGas, make_attraction, make_bug, make_emt
 from pretrain_mlip.dynamics.md import MDSettings
 from pretrain_mlip.dynamics.replica_store import ReplicaStore
 from pretrain_mlip.dynamics.survival import StabilitySettings, run_replicas
-from pretrain_mlip.errors import InputError
+from pretrain_mlip.errors import ComputationError, InputError
 
 MD = MDSettings(timestep=1.0, duration_ps=0.03, check_every=5, save_every=10)
 START = [bulk("Cu", cubic=True)]
@@ -57,6 +60,40 @@ def test_an_interrupted_campaign_goes_on(tmp_path: Path) -> None:
     assert run_replicas(dict.fromkeys(MAKERS, Stopping(0)), START, CAMPAIGN, store=store(tmp_path)).keys() == {*MAKERS}
     more = CAMPAIGN.model_copy(update={"replicas": 4})
     assert len(run_replicas({"good": Stopping(1)}, START, more, store=store(tmp_path))["good"]) == 4
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Writing more into a file fails, as it does on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_no_crash_of_a_potential(tmp_path: Path, workers: int) -> None:
+    """And the campaign goes on where it was once there is room, within the replica too."""
+    kept = store(tmp_path / "kept")
+    names = dict.fromkeys(("good", "bad"), make_emt)
+    large = [bulk("Cu", cubic=True) * (3, 3, 3)]
+    whole = run_replicas(names, large, CAMPAIGN)
+    frames = tmp_path / "frames"
+    with (
+        largest_file(25_000),  # two of the four frames
+        pytest.raises(ComputationError, match=r"replica 0 of .* cannot be written .*make room and start again"),
+    ):
+        run_replicas(names, large, CAMPAIGN, trajectories=frames, store=kept, workers=workers)
+    assert not list((tmp_path / "kept").glob("*.json"))
+    assert list(frames.glob("*.part"))
+    found = run_replicas(names, large, CAMPAIGN, trajectories=frames, store=kept, workers=workers)
+    for name, replicas in whole.items():
+        assert [one.outcome for one in found[name]] == ["completed"] * 3
+        for one, other in zip(found[name], replicas, strict=True):
+            assert one.thermo.potential_energy[-1] == pytest.approx(other.thermo.potential_energy[-1], abs=1e-9)
+            assert len(read(frames / f"{name}-{one.replica:03d}.extxyz", ":")) == len(other.frames) == 4
 
 
 def test_the_last_good_and_the_first_bad_structure_are_kept(tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ def test_a_campaign_and_what_is_added_to_it(tmp_path: Path) -> None:
     assert list(campaign(tmp_path, "emt", protocols=("heat",))) == ["nvt", "nve", "heat"]
     page = (tmp_path / "report.html").read_text()
     assert "tells nothing, every replica of every potential reached the end" in page
-    assert "nvt: to the end came 0" in page
+    assert "attraction 0 of 2 (0 to 84\N{NO-BREAK SPACE}%), " in page
+    assert "emt 4 of 4 (40 to 100\N{NO-BREAK SPACE}%)" in page
     with pytest.raises(InputError, match=r"md\.duration_ps was 0\.06, is 0\.05"):
         campaign(tmp_path, "emt", md={"duration_ps": 0.05, "timestep": 1.0})
 

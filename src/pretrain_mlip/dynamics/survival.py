@@ -6,6 +6,7 @@ Replica k of every potential starts from the same structure with the same veloci
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,7 +23,7 @@ from pretrain_mlip.dynamics.protocols import MDSettings
 from pretrain_mlip.dynamics.restart import identity_of, restart_path
 from pretrain_mlip.dynamics.sites import failure_site
 from pretrain_mlip.dynamics.watch import Thermo
-from pretrain_mlip.errors import InputError
+from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.settings import Settings
 from pretrain_mlip.structures.io import name_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pretrain_mlip.dynamics.replica_store import ReplicaStore
 
 logger = logging.getLogger(__name__)
+STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # of a disk that takes no more
 CalculatorFactory = Callable[[], Any]
 
 
@@ -150,6 +152,7 @@ def run_replicas(
     Raises:
         InputError: no structure or one that no run can start from, a potential that cannot be used (a missing file,
             an unknown element), or the store holds another campaign.
+        ComputationError: the disk is full.
     """
     check_starts(structures, settings)
     folder = Path(trajectories) if trajectories is not None else None
@@ -179,6 +182,11 @@ def run_replicas(
 def _recorded(task: _Task, outcome: ReplicaResult | Exception) -> ReplicaResult:
     if isinstance(outcome, ReplicaResult):
         return outcome
+    if isinstance(outcome, OSError) and outcome.errno in STORAGE:  # says nothing about the potential
+        raise ComputationError(
+            f"replica {task.replica} of {task.potential} cannot be written ({outcome.strerror}): make room and start "
+            "again; replicas that have ended are kept"
+        ) from outcome
     error = f"{type(outcome).__name__}: {outcome}"
     logger.warning("replica %d of %s crashed (%s)", task.replica, task.potential, error)
     return task.result("crashed", 0.0, error=error)

@@ -13,7 +13,7 @@ from pretrain_mlip.report.html import provenance_part, survival_part
 from pretrain_mlip.report.page import Part, write_page
 from pretrain_mlip.report.results import Provenance, ResultsFile, Section, Survival
 from pretrain_mlip.report.style import distinct_colours, ordered
-from pretrain_mlip.report.words import lives, names, p_value, percent
+from pretrain_mlip.report.words import alive_of, interval, lives, names, p_value
 
 if TYPE_CHECKING:
     import os
@@ -82,6 +82,12 @@ def write_stability_report(folder: str | os.PathLike[str]) -> Path:
         )
 
 
+def lived(entry: Mapping[str, Any]) -> str:
+    """How many replicas of a potential reached the end, and what that says of others."""
+    alive, replicas = alive_of(entry)
+    return f"{alive} of {replicas} ({interval(alive, replicas)})"
+
+
 def _part(name: str, trial: Mapping[str, Any]) -> Part:
     text = f"{trial['description']} Starts: {'; '.join(trial['structures'])}."
     if flaw := tells_nothing(trial["survival"]):
@@ -97,8 +103,7 @@ def verdict(name: str, trial: Mapping[str, Any]) -> str:
     name = name.replace("_", " ")
     if flaw := tells_nothing(survival):
         return f"{name}: tells nothing, {flaw}."
-    shares = {model: survival[model]["summary"]["stable_fraction"] for model in ordered(survival)}
-    sentences = [f"{percent(share)} of the runs of {names([model])}" for model, share in shares.items()]
-    text = f"{name}: to the end came {', '.join(sentences)}."
+    shares = [f"{names([model])} {lived(survival[model])}" for model in ordered(survival)]
+    text = f"{name}: replicas that reached the end (95\N{NO-BREAK SPACE}% confidence): {', '.join(shares)}."
     tests = [f"{names([model])} {p_value(p)}" for model, p in trial["logrank"].items()]
     return text + (f" Log-rank p against {names([baseline])}: {', '.join(tests)}." if tests else "")

@@ -8,6 +8,7 @@ from typing import Any
 from pretrain_mlip.report.style import display_name, ordered
 from pretrain_mlip.report.words import (
     BASELINE,
+    alive_of,
     best_of,
     change,
     interval,
@@ -51,7 +52,7 @@ def _candidates(trials: Mapping[str, Data]) -> dict[str, int]:
     """Trained model in every trial -> replicas that reached the end."""
     models = {model for section in trials.values() for model in section if model != "eam"}
     return {
-        model: sum(_alive(section[model])[0] for section in trials.values())
+        model: sum(alive_of(section[model])[0] for section in trials.values())
         for model in ordered(models)
         if all(model in section for section in trials.values())
     }
@@ -83,22 +84,17 @@ def _survival(best: str, errors: Data, trials: Mapping[str, Data]) -> list[str]:
 
 
 def _counts(model: str, trials: Mapping[str, Data], *, bare: bool = False) -> str:
-    counts = {word: "{} of {}".format(*_alive(section[model])) for word, section in trials.items()}
+    counts = {word: "{} of {}".format(*alive_of(section[model])) for word, section in trials.items()}
     if bare:
         return " and ".join(counts.values())
     return f"{' and '.join(f'{count} {word}' for word, count in counts.items())} replicas reached the end"
 
 
 def _shares(model: str, trials: Mapping[str, Data], *, bare: bool = False) -> str:
-    shares = {word: interval(*_alive(section[model])) for word, section in trials.items()}
+    shares = {word: interval(*alive_of(section[model])) for word, section in trials.items()}
     if bare:
         return " and ".join(shares.values())
     return f"{' and '.join(f'{share} of {word}' for word, share in shares.items())} runs reach the end"
-
-
-def _alive(entry: Data) -> tuple[int, int]:
-    """Replicas that reached the end, and all."""
-    return sum(one["outcome"] == "completed" for one in entry["replicas"]), len(entry["replicas"])
 
 
 def _forces(errors: Data, model: str) -> float | None:

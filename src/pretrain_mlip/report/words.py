@@ -50,6 +50,11 @@ def protagonists(models: Data) -> tuple[str, str] | None:
     return None
 
 
+def alive_of(entry: Data) -> tuple[int, int]:
+    """Replicas that reached the end, and all."""
+    return sum(one["outcome"] == "completed" for one in entry["replicas"]), len(entry["replicas"])
+
+
 def interval(alive: int, replicas: int) -> str:
     """What share of runs survives, with 95 % confidence (Clopper and Pearson, Biometrika 26, 404 (1934))."""
     low, high = binomtest(alive, replicas).proportion_ci(0.95, "exact")
