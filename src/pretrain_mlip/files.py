@@ -11,7 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from pretrain_mlip.errors import InputError
+
+PATIENCE = 10.0  # seconds that processes of a run that was killed have to end in
 
 
 @contextmanager
@@ -57,6 +61,29 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     if not os.access(path, os.W_OK):
         raise InputError(f"{path}: this folder is not writable; choose another output folder")
     return path
+
+
+@contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other processes out of a folder. The system lifts the lock when this one ends, however it ends.
+
+    Raises:
+        InputError: another process is in it, and is so for longer than one takes to end.
+    """
+    lock = FileLock(Path(folder) / ".lock")
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise InputError(
+            f"{folder}: another process is at work in this folder; wait for it, or choose another output"
+        ) from None
+    except NotImplementedError:  # a file system without locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

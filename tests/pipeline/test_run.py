@@ -19,7 +19,7 @@ import yaml
 from ase.build import bulk, molecule
 from tests.conftest import quartz
 
-from pretrain_mlip import EAM, PretrainedMLIP
+from pretrain_mlip import EAM, PretrainedMLIP, files
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.dynamics import survival
 from pretrain_mlip.dynamics.md import run_md
@@ -333,6 +333,31 @@ def test_wrong_crystals_are_refused_before_anything_is_computed(tmp_path: Path, 
     with pytest.raises(InputError, match=message):
         run_pipeline(config(tmp_path / "run", phonons=str(tmp_path / file)))
     assert not RunFolder(tmp_path / "run").eam.exists()
+
+
+def test_one_process_at_a_time(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    holder = """
+import sys, time
+from pretrain_mlip.files import locked
+with locked(sys.argv[1]):
+    print(1, flush=True)
+    time.sleep(100)
+"""
+    other = subprocess.Popen([sys.executable, "-c", holder, str(run)], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        before = (run / "config.yaml").read_text()
+        with pytest.raises(InputError, match="another process is at work in this folder"):
+            run_pipeline(config(run, verification={}))
+        assert (run / "config.yaml").read_text() == before
+    finally:
+        other.kill()
+        other.wait()
+    resume_pipeline(run)  # however the other ended
 
 
 def test_an_interrupted_run_says_how_to_go_on(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pretrain_mlip import console
 from pretrain_mlip.config import ModelSettings, RunConfig
-from pretrain_mlip.files import make_folder, write_text
+from pretrain_mlip.files import locked, make_folder, write_text
 from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
@@ -142,9 +142,9 @@ def _run_seeds(folder: RunFolder, config: RunConfig, until: Until, group: Torchr
     folder.refuse_another_kind("seeds")
     members = seed_configs(config)
     check_started(members)
-    write_text(folder.config, to_yaml(config))
-    share(members, "data")
     with logged(folder):
+        write_text(folder.config, to_yaml(config))
+        share(members, "data")
         if group is None and config.devices == 1:
             with Workers(config.workers, config.scheduler, folder.path) as workers:
                 run_members(members, until, workers)
@@ -162,18 +162,19 @@ def _run_pipeline(config: RunConfig, until: Until, group: TorchrunGroup | None =
         return _run_seeds(folder, config, until, group)
     folder.refuse_another_kind("run")
     check_started([config])
-    write_text(folder.config, to_yaml(config))  # what has not been used yet may be corrected
     with logged(folder), Workers(config.workers, config.scheduler, folder.path) as workers:
+        write_text(folder.config, to_yaml(config))  # what has not been used yet may be corrected
         Run(folder, config, workers, group).make(until)
     return folder.path
 
 
 @contextmanager
 def logged(folder: RunFolder) -> Iterator[None]:
-    """Log into a folder as well, and say how to go on after an interruption."""
+    """Log into a folder as well, which is this process's alone, and say how to go on after an interruption."""
     handler = console.log_to_file(folder.log)
     try:
-        yield
+        with locked(folder.path):
+            yield
     except KeyboardInterrupt:
         log.warning("interrupted; 'pretrain-mlip resume %s' goes on from here", folder.path)
         raise

@@ -14,7 +14,7 @@ from pretrain_mlip.dynamics.protocols import PROTOCOLS, MDSettings
 from pretrain_mlip.dynamics.replica_store import ReplicaStore
 from pretrain_mlip.dynamics.survival import StabilitySettings, check_starts, run_replicas
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.files import make_folder, read_json
+from pretrain_mlip.files import locked, make_folder, read_json
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.provenance import provenance
 from pretrain_mlip.report.results import FILE_NAME, Provenance
@@ -132,7 +132,7 @@ def run_stability(
     starts = [structures[number] for number in chosen]
     for trial in trials.values():
         check_starts(starts, trial)
-    with Workers(settings.workers, settings.scheduler, output) as workers:
+    with locked(output), Workers(settings.workers, settings.scheduler, output) as workers:
         for name, trial in trials.items():
             folder = output / "replicas" / name
             found = run_replicas(

@@ -107,7 +107,6 @@ def run_study(study: Study) -> Path:
         known = _known_rows(study)
     members = {place: seed_configs(config) for place, config in study.runs.items() if place not in known}
     check_started([config for configs in members.values() for config in configs])
-    write_text(folder.config, yaml.safe_dump(study.content, sort_keys=False, allow_unicode=True))
     waiting = {place: {config.output for config in configs} for place, configs in members.items()}
 
     def made(config: RunConfig) -> None:
@@ -120,6 +119,7 @@ def run_study(study: Study) -> Path:
             _write(study, known)
 
     with logged(folder), Workers(study.workers, study.scheduler, study.output) as workers:
+        write_text(folder.config, yaml.safe_dump(study.content, sort_keys=False, allow_unicode=True))
         groups = [
             [configs[number] for (system, _), configs in members.items() if system == name]
             for name in dict.fromkeys(system for system, _ in members)
