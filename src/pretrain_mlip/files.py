@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import Any, TextIO
 
 from pretrain_mlip.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+log = logging.getLogger(__name__)
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 PATIENCE = 10.0  # seconds that processes of a run that was killed have to end in
 
 
@@ -67,23 +75,38 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other processes out of a folder. The system lifts the lock when this one ends, however it ends.
 
+    Where the file system has no locks there is none.
+
     Raises:
         InputError: another process is in it, and is so for longer than one takes to end.
     """
-    lock = FileLock(Path(folder) / ".lock")
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        raise InputError(
-            f"{folder}: another process is at work in this folder; wait for it, or choose another output"
-        ) from None
-    except NotImplementedError:  # a file system without locks
+    with (Path(folder) / ".lock").open("a") as stream:
+        deadline = time.monotonic() + PATIENCE
+        while not _lock(stream):
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"{folder}: another process is at work in this folder; wait for it, or choose another output"
+                )
+            time.sleep(0.1)
         yield
-        return
+
+
+def _lock(stream: TextIO) -> bool:
+    """Take the lock of a file unless another process has it."""
+    if fcntl is None:
+        return True
     try:
-        yield
-    finally:
-        lock.release()
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # which of them depends on the file system
+        return False
+    except OSError as error:
+        log.warning("%s: no locks on this file system (%s); start no second process there", stream.name, error.strerror)
+    return True
+
+
+def disk_fails(error: BaseException) -> bool:
+    """Whether an error says that a disk takes no more, which is nobody's fault but the disk's."""
+    return isinstance(error, OSError) and error.errno in DISK
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

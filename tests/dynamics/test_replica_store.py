@@ -83,7 +83,7 @@ def test_a_full_disk_is_no_crash_of_a_potential(tmp_path: Path, workers: int) ->
     frames = tmp_path / "frames"
     with (
         largest_file(25_000),  # two of the four frames
-        pytest.raises(ComputationError, match=r"replica 0 of .* cannot be written .*make room and start again"),
+        pytest.raises(ComputationError, match=r"replica 0 of .* cannot be written .*make room on the disk"),
     ):
         run_replicas(names, large, CAMPAIGN, trajectories=frames, store=kept, workers=workers)
     assert not list((tmp_path / "kept").glob("*.json"))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -23,7 +24,7 @@ from pretrain_mlip import EAM, PretrainedMLIP, files
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.dynamics import survival
 from pretrain_mlip.dynamics.md import run_md
-from pretrain_mlip.errors import InputError
+from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline import soundness
 from pretrain_mlip.pipeline.folder import RunFolder
@@ -293,23 +294,22 @@ def test_md_settings_may_be_corrected_until_they_are_used(tmp_path: Path) -> Non
         run_pipeline(config(run, **plain))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 def test_verification_and_phonons_can_be_asked_for_later(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.pt")}
     quartz().write(tmp_path / "quartz.cif")
-    some = ("species-supported-as-stated", "thread-safe", "checkpoint-round-trip")
+    some = ("species-supported-as-stated", "checkpoint-round-trip", "thread-safe")
     monkeypatch.setattr(soundness, "CHECKS", tuple(check for check in CHECKS if check.name in some))
     wanted = {"verification": {}, "phonons": {"structures": str(tmp_path / "quartz.cif"), "length": 5.0}}
-    run_pipeline(config(run, workers=workers, **wanted))
+    run_pipeline(config(run, workers=2, **wanted))
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*.pt")} == before
     results = Results.read(run)
     assert set(results.verification or {}) == {"eam", *STRATEGIES}
     for checks in (results.verification or {}).values():
-        assert {name: row.grade for name, row in checks.items()} == {some[0]: "P", some[2]: "P"}
+        assert {name: row.grade for name, row in checks.items()} == dict.fromkeys(some[:2], "P")
     assert list(results.phonons or {}) == ["quartz"]
     found = (results.phonons or {})["quartz"]
     assert set(found) == {"eam", *STRATEGIES}
@@ -319,8 +319,38 @@ def test_verification_and_phonons_can_be_asked_for_later(
     page = (run / "report.html").read_text()
     assert "Verification" in page
     assert "quartz" in page
-    with pytest.raises(InputError, match=r"phonons\.length was 5\.0, is 6\.0"):
-        run_pipeline(config(run, **wanted | {"phonons": wanted["phonons"] | {"length": 6.0}}))
+    # Elsewhere, without the file; other settings make that alone again which depends on them
+    (tmp_path / "quartz.cif").unlink()
+    moved = run.rename(tmp_path / "moved")
+    made = []
+    monkeypatch.setattr(soundness, "verify", lambda *args: made.append(args) or {})
+    resume_pipeline(moved)
+    run_pipeline(config(moved, workers=1, **wanted | {"phonons": wanted["phonons"] | {"length": 4.0}}))
+    assert not made
+    assert (Results.read(moved).config or {})["phonons"]["length"] == 4.0
+    run_pipeline(config(moved, workers=1, verification={"thorough": True}))
+    assert len(made) == 5
+    assert [checks for _, checks in made] == [list(some)] * 5
+
+
+def test_a_worker_that_dies_says_nothing_about_a_potential(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def die(*_: object) -> None:
+        raise MemoryError
+
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    monkeypatch.setattr(soundness, "CHECKS", ())
+    monkeypatch.setattr(soundness, "_computed", lambda *_: die())
+    with pytest.raises(MemoryError):
+        run_pipeline(config(run, verification={}))
+    dead = [(SimpleNamespace(name="eam"), ComputationError("the worker process died"))]
+    monkeypatch.undo()
+    monkeypatch.setattr(Workers, "run", lambda *_: iter(dead))
+    run_pipeline(config(run, workers=2, verification={}))
+    assert "verification of eam: the worker process died; the report goes without" in caplog.text
+    assert Results.read(run).verification is None
 
 
 @pytest.mark.parametrize(

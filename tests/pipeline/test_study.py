@@ -15,6 +15,7 @@ from pretrain_mlip.cli.main import app
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.pipeline.run import resume_pipeline, run_pipeline
+from pretrain_mlip.pipeline.seeds import combined
 from pretrain_mlip.pipeline.study import read_study, run_study
 from pretrain_mlip.report.results import Results
 from pretrain_mlip.report.study import StudyResults
@@ -43,6 +44,33 @@ def content(output: Path, **changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_pipeline(RunConfig.model_validate(content(tmp_path_factory.mktemp("seeds") / "run", seed=3)))
+
+
+def test_checks_and_phonons_of_several_seeds_are_the_worst() -> None:
+    """Since the potential that is taken may be that of any."""
+    sound, poor, failed = (
+        {"a": {"category": "mandatory", "grade": grade, "error": error}}
+        for grade, error in (("A", 1e-10), ("A", 1e-9), ("F", None))
+    )
+    bands = [{"labels": ("X", "Y"), "distances": [0.0], "frequencies": [[1.0]]}]
+    stable = {"bands": bands, "lowest": -0.01}
+    soft = {"bands": bands, "lowest": -2.0, "imaginary": True}
+    missing = {"failed": "no relaxation"}
+    runs = [
+        Results.model_validate(
+            {
+                "verification": {"x": one, "y": other},
+                "phonons": {"quartz": {"x": band, "y": another}},
+            }
+        )
+        for one, other, band, another in ((sound, sound, stable, soft), (poor, failed, soft, missing))
+    ]
+    together = combined(runs, RunConfig.model_validate(content(Path("run"))))
+    checks = together.verification or {}
+    assert (checks["x"]["a"].error, checks["y"]["a"].grade) == (1e-9, "F")
+    crystal = (together.phonons or {})["quartz"]
+    assert (crystal["x"].imaginary, crystal["y"].failed) == (True, "no relaxation")
+    assert combined([runs[0], Results()], RunConfig.model_validate(content(Path("run")))).verification is None
 
 
 def test_seeds_differ_and_are_put_together(seeds: Path) -> None:

@@ -37,6 +37,7 @@ const found = {
 button.click();
 found.hidden = of(MODEL).filter(shown).length;
 found.others = of("vanilla").filter(shown).length;
+found.columns = [...document.querySelectorAll("th")].filter(one => one.textContent === MODEL && shown(one)).length;
 found.pressed = button.getAttribute("aria-pressed");
 button.click();
 found.again = of(MODEL).filter(shown).length;
@@ -93,6 +94,7 @@ def test_a_model_can_be_hidden_in_all_curves_and_tables(report: Path):
     found, _ = look(report, 1200)
     assert found["before"] > 15
     assert (found["hidden"], found["pressed"]) == (0, "false")
+    assert found["columns"] == 0
     assert found["others"] > 5
     assert found["again"] == found["before"]
 

@@ -137,6 +137,13 @@ def test_one_model_and_one_pair_are_enough(tmp_path):
 
 
 @pytest.mark.usefixtures("no_drawing")
+def test_tables_without_columns_do_no_harm(tmp_path):
+    rdf = fake_results().rdf
+    assert rdf is not None
+    shorten(fake_results().model_copy(update={"rdf": rdf.model_copy(update={"mae": {"vanilla": {}}})}), tmp_path)
+
+
+@pytest.mark.usefixtures("no_drawing")
 def test_text_from_outside_is_escaped(tmp_path):
     results = fake_results().model_copy(update={"title": "<script>alert(1)</script>"})
     results.write(tmp_path)

@@ -14,9 +14,10 @@ RESULTS = fake_results().model_dump(mode="json")
 SPACE = "\N{NO-BREAK SPACE}"
 
 
-def entry(alive: int, replicas: int = 4) -> dict[str, Any]:
+def entry(alive: int, replicas: int = 4, area: float | None = None) -> dict[str, Any]:
     ends = ["completed"] * alive + ["failed"] * (replicas - alive)
-    summary = {"median_ps": None if 2 * alive > replicas else 0.5, "duration_ps": 1.0}
+    area = alive / replicas if area is None else area
+    summary = {"median_ps": None if 2 * alive > replicas else 0.5, "duration_ps": 1.0, "area": area}
     return {"replicas": [{"outcome": end} for end in ends], "summary": summary}
 
 
@@ -41,16 +42,21 @@ def test_the_survivor_comes_first_and_is_held_against_plain_training():
     assert f"force MAE 153 ± 6.2 against 217 ± 8.8 meV/Å (29{SPACE}% lower)" in sentences[2]
     assert any("Lowest force error of the trained models: delta (153 meV/Å)" in sentence for sentence in sentences)
     assert any(sentence.startswith("The EAM: 8 of 8 heated") for sentence in sentences)
-    assert sentences[-1] == "To doubt: vanilla fails objectivity; quartz has imaginary phonons with vanilla."
+    assert sentences[-1] == (
+        "To doubt: vanilla fails objectivity; quartz has imaginary phonons with vanilla; quartz could not be computed "
+        "with pretrain."
+    )
 
 
-def test_of_equal_survivors_the_most_accurate_is_named():
+def test_equal_survivors_are_named_together_the_most_accurate_first():
     errors = {
         model: {"all": {"forces_mae": value, "energy_mae": None}} for model, value in (("sam", 3.0), ("delta", 2.0))
     }
     found = verdict(results(errors=errors, survival={"sam": entry(4), "delta": entry(4), "vanilla": entry(1)}))
-    assert found[0] == "delta survives best: 4 of 4 heated replicas reached the end; of vanilla, 1 of 4."
-    assert "As many replicas lived of SAM; delta has the lowest force error of these." in found[1]
+    assert found[0] == (
+        "delta and SAM survive best: 4 of 4 heated replicas reached the end with each; of vanilla, 1 of 4."
+    )
+    assert found[1].endswith("delta has the lowest force error of these.")
 
 
 def test_survival_that_tells_nothing_is_said_to():
@@ -60,15 +66,43 @@ def test_survival_that_tells_nothing_is_said_to():
     )
 
 
+def test_when_all_die_who_lasts_longest_is_said():
+    found = verdict(results(survival={"vanilla": entry(0, area=0.1), "finetune": entry(0, area=0.9)}))
+    assert found[0] == "No replica of a trained model reached the end; those of finetune lasted longest."
+
+
+def test_trials_that_disagree_are_not_called_equal():
+    heat, squeeze = {"delta": entry(4), "vanilla": entry(2)}, {"delta": entry(0), "vanilla": entry(2)}
+    found = verdict(results(survival=heat, squeeze=squeeze))
+    assert " best: " in found[0]
+    assert "no difference" not in " ".join(found)
+    third = verdict(results(survival=heat | {"sam": entry(0)}, squeeze=squeeze | {"sam": entry(0)}))
+    assert "with each" not in third[0]
+
+
 def test_plain_training_may_win():
     found = verdict(results(survival={"vanilla": entry(3), "finetune": entry(1)}))
     assert found[0] == "vanilla survives best: 3 of 4 heated replicas reached the end."
     assert found[2] == "finetune against vanilla: median survival 0.50 against > 1.00 ps."
 
 
+def test_plain_training_may_do_as_well():
+    found = verdict(results(survival={"vanilla": entry(4), "delta": entry(4), "sam": entry(1)}))
+    assert found[0] == "vanilla and delta survive best: 4 of 4 heated replicas reached the end with each."
+
+
+def test_the_survivor_is_compared_also_without_errors():
+    found = verdict(results(survival={"vanilla": entry(1), "finetune": entry(2), "delta": entry(4)}))
+    assert found[2] == "delta against vanilla: median survival > 1.00 against 0.50 ps."
+
+
+def test_one_model_alone_is_not_the_best():
+    assert verdict(results(survival={"vanilla": entry(0)}))[0] == "vanilla: 0 of 4 heated replicas reached the end."
+
+
 def test_only_models_of_all_trials_are_candidates():
     found = verdict(results(survival={"vanilla": entry(1), "delta": entry(4)}, squeeze={"vanilla": entry(2)}))
-    assert found[0].startswith("vanilla survives best: 1 of 4 heated and 2 of 4 squeezed")
+    assert found[0] == "vanilla: 1 of 4 heated and 2 of 4 squeezed replicas reached the end."
 
 
 def test_nothing_to_compare_says_nothing():

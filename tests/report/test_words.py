@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from fake_results import fake_results
 
-from pretrain_mlip.report import words
+from pretrain_mlip.report import crystals, words
 
 RESULTS = fake_results().model_dump(mode="json")
 SPACE = "\N{NO-BREAK SPACE}"
@@ -53,3 +53,24 @@ def test_learning_says_whose_validation_frames_are_not_dft():
     dft_alone = {name: entry for name, entry in learning.items() if name != "pretrain"}
     assert "EAM" not in words.learning_caption(dft_alone).split("meV/Å.")[-1]
     assert "DFT" not in words.learning_caption({"pretrain": learning["pretrain"]})
+
+
+def test_failed_checks_are_told_in_words():
+    text = words.verification_text(RESULTS["verification"])
+    assert text.startswith("vanilla fails objectivity (mandatory): turned.")
+    assert "EAM 2e-06, vanilla 2e-06" in text
+    sound = {"eam": RESULTS["verification"]["eam"]}
+    assert words.verification_text(sound).startswith("All models pass every mandatory check.")
+
+
+def test_phonons_that_are_drawn_together():
+    (drawn,) = crystals.by_path(RESULTS["phonons"]["quartz"])
+    assert "pretrain" not in drawn
+    text = words.phonons_caption("quartz", drawn)
+    assert "no imaginary mode with EAM, finetune and delta." in text
+    assert "Imaginary modes, drawn below zero, with vanilla." in text
+    assert text.endswith("Beneath each: those of the EAM.")
+    others = {**drawn, "eam": drawn["eam"] | {"bands": drawn["eam"]["bands"][:1]}}
+    together, apart = sorted(crystals.by_path(others), key=len, reverse=True)
+    assert list(apart) == ["eam"]
+    assert "EAM" not in words.phonons_caption("quartz", together)

@@ -6,7 +6,6 @@ Replica k of every potential starts from the same structure with the same veloci
 from __future__ import annotations
 
 import dataclasses
-import errno
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -24,6 +23,7 @@ from pretrain_mlip.dynamics.restart import identity_of, restart_path
 from pretrain_mlip.dynamics.sites import failure_site
 from pretrain_mlip.dynamics.watch import Thermo
 from pretrain_mlip.errors import ComputationError, InputError
+from pretrain_mlip.files import disk_fails
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.settings import Settings
 from pretrain_mlip.structures.io import name_of
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pretrain_mlip.dynamics.replica_store import ReplicaStore
 
 logger = logging.getLogger(__name__)
-STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # of a disk that takes no more
 CalculatorFactory = Callable[[], Any]
 
 
@@ -182,10 +181,10 @@ def run_replicas(
 def _recorded(task: _Task, outcome: ReplicaResult | Exception) -> ReplicaResult:
     if isinstance(outcome, ReplicaResult):
         return outcome
-    if isinstance(outcome, OSError) and outcome.errno in STORAGE:  # says nothing about the potential
+    if disk_fails(outcome):  # says nothing about the potential
         raise ComputationError(
-            f"replica {task.replica} of {task.potential} cannot be written ({outcome.strerror}): make room and start "
-            "again; replicas that have ended are kept"
+            f"replica {task.replica} of {task.potential} cannot be written ({outcome}): make room on the disk, or look "
+            "what ails it, and start again; replicas that have ended are kept"
         ) from outcome
     error = f"{type(outcome).__name__}: {outcome}"
     logger.warning("replica %d of %s crashed (%s)", task.replica, task.potential, error)

@@ -49,6 +49,10 @@ class RunFolder:
         """File of a potential: "eam" or a strategy."""
         return self.eam if name == "eam" else self.model(name) / "best.pt"
 
+    def crystal(self, name: str) -> Path:
+        """A crystal whose phonons are computed."""
+        return self.path / "data" / "crystals" / f"{name}.extxyz"
+
     def replicas(self, section: str) -> Path:
         """Folder of the replicas of a section of the results that have ended."""
         return self.path / "replicas" / section

@@ -14,7 +14,7 @@ import torch
 
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.dynamics.survival import StabilitySettings, check_starts
-from pretrain_mlip.errors import InputError
+from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.keys import CONFIG_TYPE
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline import preparation, soundness, trials
@@ -36,13 +36,8 @@ from pretrain_mlip.training.stages import STRATEGIES
 
 log = logging.getLogger(__name__)
 # Group of settings -> section of the results
-TRIALS = {
-    "stability": "survival",
-    "squeeze": "squeeze",
-    "rdf": "rdf",
-    "verification": "verification",
-    "phonons": "phonons",
-}
+TRIALS = {"stability": "survival", "squeeze": "squeeze", "rdf": "rdf"}
+EXAMINATIONS = ("verification", "phonons")  # groups of settings and sections that may be asked for at any time
 Until = Literal["preparation", "training", "report"]
 
 
@@ -104,8 +99,8 @@ class Run:
             read_setfl(self.config.eam.setfl, elements_of(splits.train))
         if self.config.rdf is not None and self.results.rdf is None:
             trials.rdf_structures(splits, self.config.rdf)
-        if self.config.phonons is not None and self.results.phonons is None:
-            soundness.crystals(self.config.phonons, elements_of(splits.train))
+        if self.config.phonons is not None and not is_examined(self.results, self.config, "phonons"):
+            soundness.crystals(self.folder, self.config.phonons, elements_of(splits.train))
         for _, settings in self._campaigns():
             check_starts(splits.test or splits.val, settings)
 
@@ -129,19 +124,27 @@ class Run:
         self._write()
 
     def _examine(self, names: list[str], eam: EmbeddedAtom) -> None:
-        """Verification and phonons, unless an earlier session of this run has them."""
+        """Verification and phonons, unless an earlier session of this run has them, of the same settings."""
         checks, phonons = self.config.verification, self.config.phonons
-        if checks is not None and self.results.verification is None:
-            with self._timed("verification"):
+        if checks is not None and not is_examined(self.results, self.config, "verification"):
+            with self._timed("verification"), self._not_fatal():
                 found = soundness.verification(self.folder, names, eam.elements, checks, self.config, self.workers)
-                self._add({"verification": found})
+                self._add({"verification": found, "config": self.config.model_dump(mode="json")})
             self._write()
-        if phonons is not None and self.results.phonons is None:
-            with self._timed("phonons"):
-                crystals = soundness.crystals(phonons, eam.elements)
+        if phonons is not None and not is_examined(self.results, self.config, "phonons"):
+            with self._timed("phonons"), self._not_fatal():
+                crystals = soundness.crystals(self.folder, phonons, eam.elements)
                 found = soundness.phonon_bands(self.folder, names, crystals, phonons, self.config, self.workers)
-                self._add({"phonons": found})
+                self._add({"phonons": found, "config": self.config.model_dump(mode="json")})
             self._write()
+
+    @contextmanager
+    def _not_fatal(self) -> Iterator[None]:
+        """What comes next needs none of it, and started again the run tries once more."""
+        try:
+            yield
+        except ComputationError as error:
+            log.warning("%s; the report goes without", error)
 
     def _dynamics(self, names: list[str], splits: Splits) -> None:
         """Survival and RDF, unless an earlier session of this run has them."""
@@ -241,6 +244,7 @@ class Run:
         files = dict.fromkeys(sources) | {
             self.folder.data(name): frames for name, frames in (self.results.splits or {}).items()
         }
+        files |= {self.folder.crystal(name): 1 for name in self.results.phonons or {}}
         return provenance(
             seeds={
                 "run": self.config.seed,
@@ -277,6 +281,12 @@ class Run:
             self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
 
 
+def is_examined(results: Results, config: RunConfig, group: str) -> bool:
+    """Whether one of what may be asked for at any time is there, and made with these settings."""
+    made = (results.config or {}).get(group)
+    return getattr(results, group) is not None and made == config.model_dump(mode="json")[group]
+
+
 def settings_of_results(config: RunConfig, besides: Collection[str] = ()) -> dict[str, Any]:
     """What the results of a run depend on, key by key: all but where and how fast it is computed.
 
@@ -293,6 +303,7 @@ def check_same(folder: RunFolder, config: RunConfig) -> None:
     """Refuse to go on with a run under another configuration, but for what does not change results or was not used."""
     results = Results.read(folder.path) if (folder.path / FILE_NAME).exists() else None
     unused = {name for name, section in TRIALS.items() if results is None or getattr(results, section) is None}
+    unused.update(EXAMINATIONS)
     old, new = (settings_of_results(settings, unused) for settings in (folder.read_config(), config))
     changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
     if changed:

@@ -15,7 +15,7 @@ from pretrain_mlip.graphs.graph import device_named
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.foundation import foundation_model
-from pretrain_mlip.pipeline.one_run import TRIALS, Run, Until, check_same
+from pretrain_mlip.pipeline.one_run import EXAMINATIONS, TRIALS, Run, Until, check_same, is_examined
 from pretrain_mlip.pipeline.seeds import combined, seed_configs, take_best
 from pretrain_mlip.potentials.networks import build_model, model_class, model_settings
 from pretrain_mlip.report.html import write_report
@@ -115,7 +115,8 @@ def _is_made(config: RunConfig, until: Until) -> bool:
         return False
     found = Results.read(folder.path)
     wanted = ["errors", "provenance", *(TRIALS[name] for name in TRIALS if getattr(config, name) is not None)]
-    return all(getattr(found, section) is not None for section in wanted)
+    examined = [is_examined(found, config, name) for name in EXAMINATIONS if getattr(config, name) is not None]
+    return all(getattr(found, section) is not None for section in wanted) and all(examined)
 
 
 def check_started(configs: Sequence[RunConfig]) -> None:
@@ -143,6 +144,7 @@ def _run_seeds(folder: RunFolder, config: RunConfig, until: Until, group: Torchr
     members = seed_configs(config)
     check_started(members)
     with logged(folder):
+        check_started(members)  # again: another process may have been here until now
         write_text(folder.config, to_yaml(config))
         share(members, "data")
         if group is None and config.devices == 1:
@@ -163,6 +165,7 @@ def _run_pipeline(config: RunConfig, until: Until, group: TorchrunGroup | None =
     folder.refuse_another_kind("run")
     check_started([config])
     with logged(folder), Workers(config.workers, config.scheduler, folder.path) as workers:
+        check_started([config])  # again: another process may have been here until now
         write_text(folder.config, to_yaml(config))  # what has not been used yet may be corrected
         Run(folder, config, workers, group).make(until)
     return folder.path

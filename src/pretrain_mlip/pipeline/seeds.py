@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,10 @@ from pretrain_mlip.files import atomic_path, make_folder
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.strategies import trained_strategies
 from pretrain_mlip.potentials.checkpoint import read_checkpoint
-from pretrain_mlip.report.results import ErrorRow, Results
+from pretrain_mlip.report.results import ErrorRow, PhononBands, Results, VerificationRow
 
 log = logging.getLogger(__name__)
+GRADES = "-PABCDF"  # from the best to the worst
 
 
 def seed_configs(config: RunConfig) -> list[RunConfig]:
@@ -51,7 +53,10 @@ def seed_configs(config: RunConfig) -> list[RunConfig]:
 
 
 def combined(runs: Sequence[Results], config: RunConfig) -> Results:
-    """Results of several seeds: means of errors with those of each beside, all replicas, and the rest of the first."""
+    """Results of several seeds: means of errors with those of each beside, all replicas, the rest of the first.
+
+    Of checks and of phonons those of the seed that does worst, since any of them may be the one that is used.
+    """
     first = runs[0]
     content = first.model_dump(exclude_unset=True)
     content |= {
@@ -60,6 +65,8 @@ def combined(runs: Sequence[Results], config: RunConfig) -> Results:
         "seed_errors": {model: [(run.errors or {})[model]["all"] for run in runs] for model in first.errors or {}},
         "survival": _pooled([run.survival for run in runs]),
         "squeeze": _pooled([run.squeeze for run in runs]),
+        "verification": _worst_checks([run.verification for run in runs]),
+        "phonons": _worst_phonons([run.phonons for run in runs]),
         "timings": _summed([run.timings or {} for run in runs]),
         "config": config.model_dump(mode="json"),
     }
@@ -87,6 +94,36 @@ def _validation_error(folder: RunFolder, name: str, ensemble: int) -> float:
     """That of the metric which chose the best epoch; the mean of an ensemble's members."""
     last = [folder.training(name, member, ensemble) / "last.pt" for member in range(ensemble)]
     return statistics.fmean(read_checkpoint(path)["training"]["best"] for path in last)
+
+
+def _worst_checks(sections: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """Each check of each model as it ended worst."""
+
+    def badness(row: VerificationRow) -> tuple[int, float]:
+        return GRADES.index(row.grade), math.inf if row.error is None else row.error
+
+    known = [section for section in sections if section is not None]
+    if len(known) < len(sections):
+        return None
+    return {
+        model: {name: max((section[model][name] for section in known), key=badness) for name in checks}
+        for model, checks in known[0].items()
+    }
+
+
+def _worst_phonons(sections: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """Those of the seed that has none, or else the lowest frequency."""
+
+    def badness(entry: PhononBands) -> tuple[bool, bool, float]:
+        return bool(entry.failed), entry.imaginary, -(entry.lowest or 0.0)
+
+    known = [section for section in sections if section is not None]
+    if len(known) < len(sections):
+        return None
+    return {
+        crystal: {model: max((section[crystal][model] for section in known), key=badness) for model in found}
+        for crystal, found in known[0].items()
+    }
 
 
 def _mean_rows(rows: Sequence[Mapping[str, ErrorRow]]) -> dict[str, dict[str, Any]]:

@@ -13,10 +13,10 @@ from ase import Atoms
 from pretrain_mlip import console
 from pretrain_mlip.calculators.ase import PretrainedMLIP
 from pretrain_mlip.config import PhononSettings, RunConfig, VerificationSettings
-from pretrain_mlip.errors import InputError
+from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
-from pretrain_mlip.structures.io import read_structures
+from pretrain_mlip.structures.io import read_structures, write_structures
 from pretrain_mlip.validation.properties.phonons import find_phonopy, phonons
 from pretrain_mlip.validation.properties.relaxation import check_crystal
 from pretrain_mlip.validation.verification.subject import Subject
@@ -54,17 +54,21 @@ def verification(
     config: RunConfig,
     workers: Workers,
 ) -> dict[str, Any]:
-    """Section ``verification``: the checks of every potential, in float64."""
+    """Section ``verification``: the checks of every potential, in float64.
+
+    Raises:
+        ComputationError: a process died, which says nothing about the potential.
+    """
     chosen = [check.name for check in CHECKS if settings.thorough or check.name not in OF_THE_PROGRAM]
     tasks = [
         _Verification(name, _calculator(folder, name, config), tuple(elements), chosen, config.seed) for name in names
     ]
-    found = {task.name: _outcome(result) for task, result in _computed(_verify, tasks, workers, "verification")}
+    found = {task.name: result for task, result in _computed(_verify, tasks, workers, "verification")}
     return {name: found[name] for name in names}
 
 
-def crystals(settings: PhononSettings, elements: Sequence[str]) -> dict[str, Atoms]:
-    """The last structure of each file, by the name of the file.
+def crystals(folder: RunFolder, settings: PhononSettings, elements: Sequence[str]) -> dict[str, Atoms]:
+    """The last structure of each file, by the name of the file; kept in the folder, which may go on elsewhere.
 
     Raises:
         InputError: a file cannot be read, holds other elements or no crystal, or two have one name; phonopy is missing.
@@ -72,13 +76,17 @@ def crystals(settings: PhononSettings, elements: Sequence[str]) -> dict[str, Ato
     find_phonopy()
     found: dict[str, Atoms] = {}
     for place in settings.structures:
-        atoms = read_structures(place, require=())[-1]
+        name = Path(place).stem
+        kept = folder.crystal(name)
+        atoms = read_structures(place if Path(place).exists() or not kept.exists() else kept, require=())[-1]
         check_crystal(atoms)
         if strange := sorted(set(atoms.symbols) - set(elements)):
             raise InputError(f"phonons.structures: {place}: holds {', '.join(strange)}, which is not in the data")
-        if Path(place).stem in found:
-            raise InputError(f"phonons.structures: two files are called {Path(place).stem}; rename one")
-        found[Path(place).stem] = atoms
+        if name in found:
+            raise InputError(f"phonons.structures: two files are called {name}; rename one")
+        found[name] = atoms
+    for name, atoms in found.items():
+        write_structures(folder.crystal(name), [atoms])
     return found
 
 
@@ -96,10 +104,8 @@ def phonon_bands(
         for crystal, atoms in structures.items()
         for name in names
     ]
-    section: dict[str, Any] = {crystal: {} for crystal in structures}
-    for task, result in _computed(_bands, tasks, workers, "phonons"):
-        section[task.crystal][task.name] = {"failed": str(result)} if isinstance(result, Exception) else result
-    return section
+    found = {(task.crystal, task.name): result for task, result in _computed(_bands, tasks, workers, "phonons")}
+    return {crystal: {name: found[crystal, name] for name in names} for crystal in structures}
 
 
 def _calculator(folder: RunFolder, name: str, config: RunConfig) -> Callable[[], Any]:
@@ -110,17 +116,12 @@ def _verify(task: _Verification) -> dict[str, Any]:
     return verify(Subject(task.make, task.elements, seed=task.seed), task.checks)
 
 
-def _outcome(result: Any) -> dict[str, Any]:
-    """Checks that were made, or, of a process that died, that it did."""
-    if not isinstance(result, Exception):
-        return result
-    first = CHECKS[0]
-    return {first.name: {"category": first.category, "grade": "F", "error": None, "detail": f"{result}"}}
-
-
 def _bands(task: _Phonons) -> dict[str, Any]:
     settings = task.settings
-    found = phonons(task.atoms, task.make(), length=settings.length, displacement=settings.displacement)
+    try:
+        found = phonons(task.atoms, task.make(), length=settings.length, displacement=settings.displacement)
+    except ComputationError as error:  # no relaxation, forces that are not finite: a finding
+        return {"failed": str(error)}
     bands = [
         {
             "labels": band["labels"],
@@ -134,16 +135,9 @@ def _bands(task: _Phonons) -> dict[str, Any]:
 
 
 def _computed(function: Callable[[T], Any], tasks: Sequence[T], workers: Workers, what: str) -> Iterator[tuple[T, Any]]:
-    """Every task with what it gave, or the exception that ended it."""
-    finished = workers.run(function, tasks) if workers.several else _here(function, tasks)
-    yield from console.track(finished, what, total=len(tasks))
-
-
-def _here(function: Callable[[T], Any], tasks: Sequence[T]) -> Iterator[tuple[T, Any]]:
-    for task in tasks:
-        try:
-            yield task, function(task)
-        except InputError:
-            raise
-        except Exception as error:  # noqa: BLE001  # told in the report
-            yield task, error
+    """Every task with what it gave. What ended one ends all."""
+    finished = workers.run(function, tasks) if workers.several else ((task, function(task)) for task in tasks)
+    for task, result in console.track(finished, what, total=len(tasks)):
+        if isinstance(result, Exception):
+            raise ComputationError(f"{what} of {task.name}: {result}") from result
+        yield task, result

@@ -123,7 +123,7 @@ def run_stability(
     Raises:
         InputError: the folder holds another campaign, or something cannot be used.
     """
-    results = _earlier(output)
+    _earlier(output)  # refuses what is no campaign before anything is written there
     make_folder(output)
     identities = {name: source.identity for name, source in potentials.items()}
     makers = {name: source.make for name, source in potentials.items()}
@@ -133,6 +133,7 @@ def run_stability(
     for trial in trials.values():
         check_starts(starts, trial)
     with locked(output), Workers(settings.workers, settings.scheduler, output) as workers:
+        results = _earlier(output)
         for name, trial in trials.items():
             folder = output / "replicas" / name
             found = run_replicas(

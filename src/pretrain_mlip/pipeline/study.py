@@ -104,7 +104,13 @@ def run_study(study: Study) -> Path:
     folder = RunFolder(make_folder(study.output))
     folder.refuse_another_kind("study")
     with logged(folder):
-        known = _known_rows(study)
+        _make_runs(study, folder)
+    return study.output
+
+
+def _make_runs(study: Study, folder: RunFolder) -> None:
+    """The runs that are missing, and the results of all."""
+    known = _known_rows(study)
     members = {place: seed_configs(config) for place, config in study.runs.items() if place not in known}
     check_started([config for configs in members.values() for config in configs])
     waiting = {place: {config.output for config in configs} for place, configs in members.items()}
@@ -118,7 +124,7 @@ def run_study(study: Study) -> Path:
             known[place] = rows_of(*place, Results.read(study.runs[place].output))
             _write(study, known)
 
-    with logged(folder), Workers(study.workers, study.scheduler, study.output) as workers:
+    with Workers(study.workers, study.scheduler, study.output) as workers:
         write_text(folder.config, yaml.safe_dump(study.content, sort_keys=False, allow_unicode=True))
         groups = [
             [configs[number] for (system, _), configs in members.items() if system == name]
@@ -130,7 +136,6 @@ def run_study(study: Study) -> Path:
             share([_leader(group), *group], "data", "eam", "pretraining")
         run_members([config for configs in members.values() for config in configs], "report", workers, made)
     _write(study, known)
-    return study.output
 
 
 def _leader(configs: Sequence[RunConfig]) -> RunConfig:
@@ -166,7 +171,10 @@ def _known_rows(study: Study) -> dict[tuple[str, str], list[Row]]:
 
 
 def _digest(config: RunConfig) -> str:
-    return hashlib.sha256(json.dumps(settings_of_results(config), sort_keys=True).encode()).hexdigest()
+    """Of the settings that rows depend on."""
+    return hashlib.sha256(
+        json.dumps(settings_of_results(config, {"verification", "phonons"}), sort_keys=True).encode()
+    ).hexdigest()
 
 
 def _write(study: Study, known: Mapping[tuple[str, str], Sequence[Row]]) -> None:

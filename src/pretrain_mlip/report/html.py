@@ -194,10 +194,10 @@ def _phonons(results: Data) -> Part | None:
         return None
     pictures = []
     for crystal, found in section.items():
-        caption = words.phonons_caption(crystal, found)
         for number, drawn in enumerate(crystals.by_path(found)):
+            caption = words.phonons_caption(crystal, drawn)
             figure = crystals.compared_bands(drawn)
-            name = f"phonons_{crystal}" + (f"_{number + 1}" if number else "")
+            name = f"phonons{number + 1 if number else ''}_{crystal}"
             pictures.append(Picture(name, figure, f"Phonon bands. {caption}", caption, points=True))
     return Part("Phonons", pictures=pictures, tables=[tables.phonon_table(section)])
 

@@ -152,7 +152,7 @@ def save(figure: Figure, path: str | Path) -> None:
 def save_svg(figure: Figure, stream: IO[str]) -> None:
     """Write an SVG whose words are text, the same at every call."""
     with mpl.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": "pretrain-mlip"}):
-        figure.savefig(stream, format="svg")
+        figure.savefig(stream, format="svg", metadata={"Date": None})
 
 
 def panels(count: int, columns: int = 3, height: float = 2.6, *, shared: bool = False) -> tuple[Figure, list[Axes]]:

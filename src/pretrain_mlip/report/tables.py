@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pretrain_mlip.report.style import colour, display_name, ordered
@@ -29,6 +29,12 @@ class Table:
     columns: list[str]
     rows: list[list[Cell]]
     caption: str = ""
+    models: list[str] = field(default_factory=list)  # that the last columns are about
+
+    def model_of(self, column: int) -> str | None:
+        """The model that a column is about, counted from 0."""
+        place = column - (len(self.columns) - len(self.models))
+        return self.models[place] if place >= 0 else None
 
 
 def model_cell(model: str) -> Cell:
@@ -61,8 +67,8 @@ def verdict_table(results: Data) -> Table | None:
     seeds = max(map(len, (results["seed_errors"] or {}).values()), default=1)
     if seeds > 1:
         caption += (
-            f" Mean ± standard deviation of {seeds} seeds, all of whose replicas are counted; figures and tables below "
-            "that are not of survival or of errors are those of the first seed."
+            f" Mean ± standard deviation of {seeds} seeds, all of whose replicas are counted; checks and "
+            "phonons are those of the worst seed, what is not of survival or of errors besides is that of the first."
         )
     return Table(["model", *(heading for heading, _ in columns)], rows, caption)
 
@@ -120,7 +126,7 @@ def error_tables(errors: Data) -> list[Table]:
                 rows.append([Cell(kind), Cell(str(frames)), *_ranked(values, number, largest=False)])
         if rows:
             heading = ["config_type", "frames", *(display_name(model) for model in models)]
-            tables.append(Table(heading, rows, f"{label} on test frames."))
+            tables.append(Table(heading, rows, f"{label} on test frames.", models))
     return tables
 
 
@@ -208,7 +214,7 @@ def verification_table(section: Data) -> Table:
         "P passed, F failed, – does not apply. A to D: error of a derivative against differences of the energy, A if"
         " below 3e7 times the rounding of float64. A model that fails a mandatory check should not be used."
     )
-    return Table(["check", "", *map(display_name, models)], rows, caption)
+    return Table(["check", "", *map(display_name, models)], rows, caption, models)
 
 
 def _grade(row: Data | None) -> Cell:

@@ -30,8 +30,8 @@ def verdict(results: Data) -> list[str]:
     """
     errors, trials = results["errors"] or {}, _trials(results)
     best = _survivor(errors, trials)
-    pair = (best, BASELINE) if best and BASELINE in errors and best != BASELINE else None
-    pair = pair or protagonists(errors) or protagonists(results["survival"] or {})
+    known = {**errors, **{model: entry for section in trials.values() for model, entry in section.items()}}
+    pair = (best, BASELINE) if best and BASELINE in known and best != BASELINE else protagonists(known)
     sentences = [
         *(_survival(best, errors, trials) if best else []),
         _comparison(results, *pair) if pair else "",
@@ -48,38 +48,45 @@ def _trials(results: Data) -> dict[str, Data]:
     return {word: section for word, section in kinds.items() if section}
 
 
-def _candidates(trials: Mapping[str, Data]) -> dict[str, int]:
-    """Trained model in every trial -> replicas that reached the end."""
+def _lives(trials: Mapping[str, Data]) -> dict[str, tuple[tuple[int, float], ...]]:
+    """Trained model in every trial -> for each, replicas that reached the end, and the area under the curve."""
     models = {model for section in trials.values() for model in section if model != "eam"}
     return {
-        model: sum(alive_of(section[model])[0] for section in trials.values())
+        model: tuple((alive_of(section[model])[0], section[model]["summary"]["area"]) for section in trials.values())
         for model in ordered(models)
         if all(model in section for section in trials.values())
     }
 
 
 def _survivor(errors: Data, trials: Mapping[str, Data]) -> str | None:
-    """The trained model most of whose replicas lived, of several the one with the lowest force error."""
-    alive = _candidates(trials)
-    most = [model for model in alive if alive[model] == max(alive.values())]
+    """The trained model most of whose replicas lived, of several that which lived longest, then the most accurate."""
+    lives = _lives(trials)
+    if not lives:
+        return None
+    scores = {model: tuple(map(sum, zip(*found, strict=True))) for model, found in lives.items()}
+    most = [model for model in lives if scores[model] == max(scores.values())]
     accurate = best_of({model: _forces(errors, model) for model in most}, largest=False)
-    return next(iter(accurate or most), None)
+    return (accurate or most)[0]
 
 
 def _survival(best: str, errors: Data, trials: Mapping[str, Data]) -> list[str]:
     """How many replicas of the best and of the baseline lived, and how sure that is."""
-    alive = _candidates(trials)
-    equals = [model for model in alive if alive[model] == alive[best] and model != best]
-    if len(alive) > 1 and len(equals) == len(alive) - 1:
+    lives = _lives(trials)
+    equals = [model for model in lives if lives[model] == lives[best] and model != best]
+    if len(lives) == 1:
+        return [f"{display_name(best)}: {_counts(best, trials)}.", f"{_shares(best, trials)}."]
+    if len(equals) == len(lives) - 1:
         return [f"Survival tells no difference between the trained models: of each, {_counts(best, trials)}."]
-    headline = f"{display_name(best)} survives best: {_counts(best, trials)}"
-    sure = f"With 95\N{NO-BREAK SPACE}% confidence, {_shares(best, trials)}"
-    if BASELINE in alive and best != BASELINE:
+    if not any(alive for found in lives.values() for alive, _ in found):
+        return [f"No replica of a trained model reached the end; those of {display_name(best)} lasted longest."]
+    subject = f"{names([best, *equals])} {'survive' if equals else 'survives'} best"
+    headline = f"{subject}: {_counts(best, trials)}" + (" with each" if equals else "")
+    sure = _shares(best, trials)
+    if BASELINE in lives and BASELINE not in (best, *equals):
         headline += f"; of {BASELINE}, {_counts(BASELINE, trials, bare=True)}"
         sure += f", with {BASELINE} {_shares(BASELINE, trials, bare=True)}"
-    if equals:
-        sure += f". As many replicas lived of {names(equals)}"
-        sure += f"; {display_name(best)} has the lowest force error of these" if _forces(errors, best) else ""
+    if equals and _forces(errors, best) is not None:
+        sure += f". {display_name(best)} has the lowest force error of these"
     return [f"{headline}.", f"{sure}."]
 
 
@@ -94,7 +101,8 @@ def _shares(model: str, trials: Mapping[str, Data], *, bare: bool = False) -> st
     shares = {word: interval(*alive_of(section[model])) for word, section in trials.items()}
     if bare:
         return " and ".join(shares.values())
-    return f"{' and '.join(f'{share} of {word}' for word, share in shares.items())} runs reach the end"
+    told = " and ".join(f"{share} of {word}" for word, share in shares.items())
+    return f"With 95\N{NO-BREAK SPACE}% confidence, {told} runs reach the end"
 
 
 def _forces(errors: Data, model: str) -> float | None:
@@ -141,4 +149,6 @@ def _doubts(results: Data) -> str:
         soft = [model for model in ordered(found) if found[model]["imaginary"]]
         if soft:
             parts.append(f"{crystal} has imaginary phonons with {names(soft)}")
+        if failed := [model for model in ordered(found) if found[model]["failed"]]:
+            parts.append(f"{crystal} could not be computed with {names(failed)}")
     return f"To doubt: {'; '.join(parts)}." if parts else ""

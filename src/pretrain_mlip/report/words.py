@@ -198,17 +198,14 @@ def distances_caption(section: Data) -> str:
 
 
 def phonons_caption(crystal: str, found: Data) -> str:
-    """Which models find the crystal stable."""
+    """Which of the models that are drawn together find the crystal stable."""
     soft = [model for model in ordered(found) if found[model]["imaginary"]]
-    failed = [model for model in ordered(found) if found[model]["failed"]]
-    stable = [model for model in ordered(found) if model not in (*soft, *failed)]
+    stable = [model for model in ordered(found) if model not in soft]
     parts = [f"{crystal}: "]
     if stable:
         parts.append(f"no imaginary mode with {names(stable)}. ")
     if soft:
         parts.append(f"Imaginary modes, drawn below zero, with {names(soft)}. ")
-    if failed:
-        parts.append(f"Not to be had of {names(failed)}. ")
     if "eam" in found and len(found) > 1:
         parts.append("Beneath each: those of the EAM.")
     return "".join(parts).strip()
@@ -221,7 +218,11 @@ def verification_text(section: Data) -> str:
         for model in ordered(section)
         if any(row["category"] == "mandatory" and row["grade"] == "F" for row in section[model].values())
     ]
-    text = f"A mandatory check fails: {names(failing)}." if failing else "All models pass every mandatory check."
+    text = "" if failing else "All models pass every mandatory check."
+    for model in ordered(section):
+        for name, row in section[model].items():
+            if row["grade"] == "F":
+                text += f" {display_name(model)} fails {name} ({row['category']}): {row['detail']}."
     costs = {
         model: row["error"]
         for model in ordered(section)
@@ -232,7 +233,7 @@ def verification_text(section: Data) -> str:
             f"{display_name(model)} {f'{error:.0e}' if error else '0'}" for model, error in costs.items()
         )
         text += f" Single precision in place of double changes forces by this share of their size: {listed}."
-    return text
+    return text.strip()
 
 
 def p_value(p: float | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pretrain_mlip import console
 from pretrain_mlip.errors import InputError
+from pretrain_mlip.files import disk_fails
 from pretrain_mlip.validation.verification import derivatives, programs, symmetries
 from pretrain_mlip.validation.verification.subject import FAILED, Finding, Subject
 
@@ -68,7 +69,11 @@ def verify(subject: Subject, names: Sequence[str] | None = None) -> dict[str, di
     for check in console.track([known[name] for name in (names or known)], "verifying"):
         try:
             finding = check.run(subject)
+        except MemoryError:
+            raise
         except Exception as error:  # a calculator that raises has failed the check, not the program
+            if disk_fails(error):
+                raise
             logger.debug("check %s", check.name, exc_info=True)
             finding = Finding(FAILED, None, f"{type(error).__name__}: {error}")
         results[check.name] = {"category": check.category, **finding.to_dict()}
