@@ -1,7 +1,7 @@
-"""Potentials of other packages, for the commands that take any ASE calculator:
+"""Potentials of other packages, for the commands that take any ASE calculator.
 
-MODEL=model.pt pretrain-mlip verify --calculator examples/peers.py:graph_pes --elements O,Si --dtype float32
-MODEL=model.pt pretrain-mlip stability eam.json --calculator examples/peers.py:graph_pes --structures silica_mini
+    MODEL=model.pt pretrain-mlip verify --calculator examples/peers.py:graph_pes --elements O,Si --dtype float32
+    MODEL=model.pt pretrain-mlip stability eam.json --calculator examples/peers.py:graph_pes --structures silica_mini
 
 The environment needs the other package beside this one. ``graph_pes.yaml`` beside this file trains one.
 """

@@ -101,7 +101,11 @@ def _group(settings: BaseModel, key: str) -> BaseModel | None:
     if isinstance(value, BaseModel):
         return value
     kinds = get_args(type(settings).model_fields[key].annotation)
-    return next((kind() for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    kind = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    if kind is None:
+        return None
+    required = {name for name, field in kind.model_fields.items() if field.is_required()}
+    return kind.model_construct(**dict.fromkeys(required))
 
 
 def _settings_section(path: str, settings: BaseModel) -> str:
