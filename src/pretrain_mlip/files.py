@@ -80,28 +80,35 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         InputError: another process is in it, and is so for longer than one takes to end.
     """
-    with (Path(folder) / ".lock").open("a") as stream:
-        deadline = time.monotonic() + PATIENCE
-        while not _lock(stream):
-            if time.monotonic() > deadline:
-                raise InputError(
-                    f"{folder}: another process is at work in this folder; wait for it, or choose another output"
-                )
-            time.sleep(0.1)
-        yield
+    path, deadline = Path(folder) / ".lock", time.monotonic() + PATIENCE
+    while (stream := _lock(path)) is None:
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"{folder}: another process is at work in this folder; wait for it, or choose another output"
+            )
+        time.sleep(0.1)
+    with stream:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
-def _lock(stream: TextIO) -> bool:
-    """Take the lock of a file unless another process has it."""
-    if fcntl is None:
-        return True
+def _lock(path: Path) -> TextIO | None:
+    """A file of which this process has the lock; None where another has it, or has just taken the file away."""
+    stream = path.open("a")
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # which of them depends on the file system
-        return False
+        if fcntl is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+            return stream
+    except (BlockingIOError, PermissionError, FileNotFoundError):  # the first two are the same on other file systems
+        pass
     except OSError as error:
-        log.warning("%s: no locks on this file system (%s); start no second process there", stream.name, error.strerror)
-    return True
+        log.warning("%s: no locks on this file system (%s); start no second process there", path, error.strerror)
+        return stream
+    stream.close()
+    return None
 
 
 def disk_fails(error: BaseException) -> bool:
