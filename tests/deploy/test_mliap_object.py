@@ -161,13 +161,15 @@ def test_features_travel_where_lammps_offers_it(name: str, tmp_path: Path) -> No
     torch.testing.assert_close(data.gradient, gradient, rtol=1e-12, atol=1e-11)
 
 
-def test_what_is_refused(tmp_path: Path) -> None:
+def test_what_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match=r"is to end in \.mliap"):
         write_mliap(tmp_path / "model.pt", potential_named("cgcnn"))
     written = write_mliap(tmp_path / "model.mliap", potential_named("e0"))
     data: Any = SimpleNamespace(nlocal=10_001, ntotal=10_001)
     with pytest.raises(ComputationError, match="10001 atoms in one process"):
         written.compute_forces(data)
+    # On stdout: mpiexec may lose the traceback on stderr
+    assert "pretrain_mlip.errors.ComputationError: pair_style mliap: 10001 atoms" in capfd.readouterr().out
     few: Any = SimpleNamespace(
         nlocal=1, ntotal=1, elems=np.zeros(1, dtype=np.int32), pair_i=None, pair_j=None, rij=None, npairs=0
     )

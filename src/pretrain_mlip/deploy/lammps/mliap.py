@@ -83,11 +83,20 @@ class MLIAPPotential:
         """Energies of own atoms and forces of all, into the arrays of LAMMPS.
 
         Raises:
-            ComputationError: this process does not know enough of its surroundings, or has too many atoms.
+            ComputationError: this process does not know enough of its surroundings, or has too many atoms. It is
+                printed as well, before LAMMPS says that something failed: mpiexec loses what a process that ends has
+                just written to its stderr.
         """
-        if hasattr(data, "forward_exchange"):
-            self._compute_with_exchange(data)
-            return
+        try:
+            if hasattr(data, "forward_exchange"):
+                self._compute_with_exchange(data)
+            else:
+                self._compute(data)
+        except ComputationError as error:
+            print(f"{type(error).__module__}.{type(error).__name__}: {error}", flush=True)  # noqa: T201
+            raise
+
+    def _compute(self, data: Any) -> None:
         own = data.nlocal
         if own > MOST_ATOMS:
             raise ComputationError(
@@ -129,7 +138,7 @@ class MLIAPPotential:
     def _check_surroundings(self, own: int, needed: np.ndarray, centre: np.ndarray, vectors: np.ndarray) -> None:
         """Raises ComputationError where a ghost that counts has other neighbours than any own atom of any process.
 
-        All processes raise together, with the same words: mpiexec loses the last words of some.
+        All processes raise together, with the same words: LAMMPS waits for all of them.
         """
         found = _surroundings(len(needed), centre, vectors)
         owners = _of_all_processes(found[:own])
