@@ -126,12 +126,15 @@ class Run:
     def _examine(self, names: list[str], eam: EmbeddedAtom) -> None:
         """Verification and phonons, unless an earlier session of this run has them, of the same settings."""
         checks, phonons = self.config.verification, self.config.phonons
-        if checks is not None and not is_examined(self.results, self.config, "verification"):
+        wanted = [group for group in EXAMINATIONS if getattr(self.config, group) is not None]
+        # What was made with other settings goes first, since the settings of both are kept together
+        self._add({group: None for group in wanted if not is_examined(self.results, self.config, group)})
+        if checks is not None and self.results.verification is None:
             with self._timed("verification"), self._not_fatal():
                 found = soundness.verification(self.folder, names, eam.elements, checks, self.config, self.workers)
                 self._add({"verification": found, "config": self.config.model_dump(mode="json")})
             self._write()
-        if phonons is not None and not is_examined(self.results, self.config, "phonons"):
+        if phonons is not None and self.results.phonons is None:
             with self._timed("phonons"), self._not_fatal():
                 crystals = soundness.crystals(self.folder, phonons, eam.elements)
                 found = soundness.phonon_bands(self.folder, names, crystals, phonons, self.config, self.workers)

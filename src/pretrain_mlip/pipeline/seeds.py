@@ -96,14 +96,19 @@ def _validation_error(folder: RunFolder, name: str, ensemble: int) -> float:
     return statistics.fmean(read_checkpoint(path)["training"]["best"] for path in last)
 
 
+def _of_all(sections: Sequence[Mapping[str, Any] | None]) -> list[Mapping[str, Any]]:
+    """The sections, where every seed has one."""
+    known = [section for section in sections if section is not None]
+    return known if len(known) == len(sections) else []
+
+
 def _worst_checks(sections: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
     """Each check of each model as it ended worst."""
 
     def badness(row: VerificationRow) -> tuple[int, float]:
         return GRADES.index(row.grade), math.inf if row.error is None else row.error
 
-    known = [section for section in sections if section is not None]
-    if len(known) < len(sections):
+    if not (known := _of_all(sections)):
         return None
     return {
         model: {name: max((section[model][name] for section in known), key=badness) for name in checks}
@@ -117,8 +122,7 @@ def _worst_phonons(sections: Sequence[Mapping[str, Any] | None]) -> dict[str, An
     def badness(entry: PhononBands) -> tuple[bool, bool, float]:
         return bool(entry.failed), entry.imaginary, -(entry.lowest or 0.0)
 
-    known = [section for section in sections if section is not None]
-    if len(known) < len(sections):
+    if not (known := _of_all(sections)):
         return None
     return {
         crystal: {model: max((section[crystal][model] for section in known), key=badness) for model in found}
@@ -138,8 +142,7 @@ def _mean_rows(rows: Sequence[Mapping[str, ErrorRow]]) -> dict[str, dict[str, An
 
 def _pooled(sections: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
     """Survival of the replicas of all seeds together."""
-    known = [section for section in sections if section is not None]
-    if len(known) < len(sections):
+    if not (known := _of_all(sections)):
         return None
     pooled = {}
     for model, first in known[0].items():
