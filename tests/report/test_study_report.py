@@ -29,12 +29,22 @@ ROWS = [
 
 def test_verdict_counts_cases_and_replicas() -> None:
     assert study_verdict(ROWS) == [
-        "EAM: lower force MAE than vanilla in 0 of 1 cases, 1.82 to 1.82 of it (median 1.82); 4 of 4 heated replicas "
-        "alive.",
+        "finetune survives best: 3 of 4 heated replicas reached the end.",
+        "EAM: force MAE 1.82 of vanilla's, lower in 0 of 1 cases; 4 of 4 heated replicas alive.",
         "vanilla: 1 of 4 heated replicas alive.",
-        "finetune: lower force MAE than vanilla in 1 of 2 cases, 0.77 to 1.20 of it (median 0.99); 3 of 4 heated "
-        "replicas alive.",
+        "finetune: force MAE 0.77 to 1.20 (median 0.99) of vanilla's, lower in 1 of 2 cases; 3 of 4 heated replicas "
+        "alive.",
     ]
+
+
+def test_verdict_on_several_survivors_and_on_none() -> None:
+    several = [*ROWS, row("delta", [70.0, 75.0], 3), row("delta", [55.0], None, "metal")]
+    assert study_verdict(several)[0] == (
+        "finetune and delta survive best: 3 of 4 heated replicas reached the end with each. Of these delta has the "
+        "lowest force errors."
+    )
+    alike = [row("vanilla", [100.0], 4), row("finetune", [90.0], 4)]
+    assert study_verdict(alike)[0] == "vanilla: 4 of 4 heated replicas alive."
 
 
 def test_table_of_a_system() -> None:

@@ -13,7 +13,7 @@ from pretrain_mlip.report.page import Part, Picture, write_page
 from pretrain_mlip.report.results import Results, ResultsFile, Section
 from pretrain_mlip.report.style import colour, display_name, legend_above, ordered, panels, styled
 from pretrain_mlip.report.tables import Cell, Table, model_cell
-from pretrain_mlip.report.words import BASELINE, MISSING, number
+from pretrain_mlip.report.words import BASELINE, MISSING, best_of, names, number
 
 if TYPE_CHECKING:
     import os
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 QUANTITIES = {"forces_mae": "force MAE (meV/Å)", "energy_mae": "energy MAE (meV/atom)"}
+TRIALS = {"heat": "heated", "squeeze": "squeezed"}
 
 
 class Trial(Section):
@@ -114,27 +115,63 @@ def write_study_report(folder: str | os.PathLike[str]) -> Path:
 
 
 def study_verdict(rows: Sequence[Row]) -> list[str]:
-    """Who is better than plain training, by how much, and who survives; in how many of the cases."""
-    cases = list(dict.fromkeys((row.system, row.model) for row in rows))
-    by_case = {case: {row.strategy: row for row in rows if (row.system, row.model) == case} for case in cases}
-    sentences = []
-    for strategy in ordered({row.strategy for row in rows} - {"pretrain"}):
+    """Who survives; then who is better than plain training, in how many of the cases and by how much."""
+    strategies = ordered({row.strategy for row in rows} - {"pretrain"})
+    ratios_of = {strategy: _ratios(rows, strategy) for strategy in strategies}
+    sentences = _survivors(rows, ratios_of)
+    for strategy in strategies:
         parts = []
-        ratios = [ratio for found in by_case.values() if (ratio := _ratio(found, strategy)) is not None]
+        ratios = ratios_of[strategy]
         if ratios and strategy != BASELINE:
             better = sum(ratio < 1 for ratio in ratios)
-            parts.append(
-                f"lower force MAE than {BASELINE} in {better} of {len(ratios)} cases, {min(ratios):.2f} to "
-                f"{max(ratios):.2f} of it (median {statistics.median(ratios):.2f})"
-            )
-        for kind, word in (("heat", "heated"), ("squeeze", "squeezed")):
-            found = [trial for row in rows if row.strategy == strategy for trial in [getattr(row, kind)] if trial]
-            if found:
-                alive, replicas = sum(trial.alive for trial in found), sum(trial.replicas for trial in found)
+            span = f"{min(ratios):.2f}"
+            if len(ratios) > 1:
+                span += f" to {max(ratios):.2f} (median {statistics.median(ratios):.2f})"
+            parts.append(f"force MAE {span} of {BASELINE}'s, lower in {better} of {len(ratios)} cases")
+        for kind, word in TRIALS.items():
+            alive, replicas = _alive(rows, strategy, kind)
+            if replicas:
                 parts.append(f"{alive} of {replicas} {word} replicas alive")
         if parts:
             sentences.append(f"{display_name(strategy)}: {'; '.join(parts)}.")
     return sentences
+
+
+def _survivors(rows: Sequence[Row], ratios: Mapping[str, Sequence[float]]) -> list[str]:
+    """The trained strategies most of whose replicas lived, of several that with the lowest force errors."""
+    totals = {
+        strategy: tuple(map(sum, zip(*(_alive(rows, strategy, kind) for kind in TRIALS), strict=True)))
+        for strategy in ratios
+        if strategy != "eam"
+    }
+    shares = {strategy: alive / replicas for strategy, (alive, replicas) in totals.items() if replicas}
+    if len(set(shares.values())) < 2:
+        return []
+    best = best_of(shares)
+    alive, replicas = totals[best[0]]
+    kinds = [word for kind, word in TRIALS.items() if any(getattr(row, kind) for row in rows)]
+    sentence = (
+        f"{names(best)} survive{'s' if len(best) == 1 else ''} best: {alive} of {replicas} {' and '.join(kinds)} "
+        f"replicas reached the end{'' if len(best) == 1 else ' with each'}."
+    )
+    known = {strategy: statistics.median(ratios[strategy]) for strategy in best if ratios[strategy]}
+    if len(best) > 1 and known:
+        lowest = best_of(known, largest=False)
+        sentence += f" Of these {names(lowest)} has the lowest force errors."
+    return [sentence]
+
+
+def _alive(rows: Sequence[Row], strategy: str, kind: str) -> tuple[int, int]:
+    """Replicas of a strategy that reached the end of one kind of MD in all cases, and replicas."""
+    found = [trial for row in rows if row.strategy == strategy for trial in [getattr(row, kind)] if trial]
+    return sum(trial.alive for trial in found), sum(trial.replicas for trial in found)
+
+
+def _ratios(rows: Sequence[Row], strategy: str) -> list[float]:
+    """Force errors over those of plain training, of every system and architecture that has both."""
+    cases = dict.fromkeys((row.system, row.model) for row in rows)
+    by_case = [{row.strategy: row for row in rows if (row.system, row.model) == case} for case in cases]
+    return [ratio for found in by_case if (ratio := _ratio(found, strategy)) is not None]
 
 
 def system_table(rows: Sequence[Row], system: str) -> Table:
