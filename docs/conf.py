@@ -20,7 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "generated_reference",
 ]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "reference/study_tables.md"]
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 

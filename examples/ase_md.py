@@ -1,6 +1,6 @@
 """Molecular dynamics with a trained potential through ASE.
 
-Usage: python examples/ase_md.py runs/silica_mini/models/delta/best.pt structure.cif
+Usage: python examples/ase_md.py runs/silica_mini/models/replay/best.pt structure.cif
 """
 
 import sys

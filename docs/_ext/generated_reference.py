@@ -1,8 +1,8 @@
 """Sphinx extension: write the reference pages from the code, before anything is read.
 
 commands.md from the command line, configuration.md from ``RunConfig``, strategies.md and networks.md from the tables
-of strategies and networks, results.md from the schema of results.json, verification.md from the checks. They go to
-docs/reference/, which git ignores.
+of strategies and networks, results.md from the schema of results.json, verification.md from the checks; study_tables.md,
+which another page includes, from the results of the study. They go to docs/reference/, which git ignores.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from command_pages import commands_page
 from settings_pages import configuration_page, networks_page, results_page, strategies_page
+from study_pages import study_tables
 from verification_pages import verification_page
 
 import pretrain_mlip
@@ -25,6 +26,7 @@ PAGES = {
     "networks.md": networks_page,
     "results.md": results_page,
     "strategies.md": strategies_page,
+    "study_tables.md": study_tables,
     "verification.md": verification_page,
 }
 

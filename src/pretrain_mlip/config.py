@@ -172,7 +172,7 @@ class RunConfig(Settings):
         default=64.0, ge=0, description="size of a file of structures in MB above which its graphs stay on disk"
     )
     strategies: list[StrategyName] = Field(
-        default=["vanilla", "finetune", "delta"],
+        default=["vanilla", "finetune", "replay"],
         min_length=1,
         description="what is trained; finetune brings pretrain along",
     )

@@ -48,6 +48,7 @@ stability: {replicas: 2, md: {duration_ps: 0.03}}
 squeeze: {replicas: 1, md: {duration_ps: 0.03}}
 rdf: {equilibration_ps: 0.0, md: {duration_ps: 0.03, save_every: 10}}
 verification: null
+strategies: [vanilla, finetune, delta]
 workers: 1
 """
 STRATEGIES = ("vanilla", "pretrain", "finetune", "delta")

@@ -166,7 +166,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "study.yaml").write_text(yaml.safe_dump(study_content(folder / "out") | {"workers": 2}, sort_keys=False))
     result = CliRunner().invoke(app, ["run", str(folder / "study.yaml")])
     assert result.exit_code == 0, result.output
-    assert "delta: lower force MAE than vanilla in" in result.output
+    assert "of vanilla's, lower in" in result.output
     return folder / "out"
 
 

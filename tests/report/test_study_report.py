@@ -50,7 +50,7 @@ def test_verdict_on_several_survivors_and_on_none() -> None:
 def test_table_of_a_system() -> None:
     texts = [[cell.text for cell in line] for line in system_table(ROWS, "salt").rows]
     assert texts == [
-        ["cgcnn", "EAM", "200 ± 0", "1.82", "20.0 ± 0", "> 1", "4 of 4", "–", "–"],
+        ["cgcnn", "EAM", "200 ± 0", "1.82", "20.0 ± 0.0", "> 1", "4 of 4", "–", "–"],
         ["cgcnn", "vanilla", "110 ± 14", "1.00", "11.0 ± 1.4", "0.50", "1 of 4", "–", "–"],
         ["cgcnn", "finetune", "85.0 ± 7.1", "0.77", "8.50 ± 0.71", "> 1", "3 of 4", "–", "–"],
     ]

@@ -51,7 +51,7 @@ def evaluate(
 ) -> None:
     """Errors of a potential, or of any ASE calculator, against labelled structures: meV/atom, meV/Å, GPa.
 
-    Example: pretrain-mlip evaluate runs/silica_mini/models/delta/best.pt silica_mini --split test
+    Example: pretrain-mlip evaluate runs/silica_mini/models/replay/best.pt silica_mini --split test
     Example: pretrain-mlip evaluate --calculator ase.calculators.emt:EMT copper.extxyz
     """
     from pretrain_mlip.console import print_table, table

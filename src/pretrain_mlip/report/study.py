@@ -241,9 +241,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _mean_and_spread(values: Sequence[float | None]) -> str:
+    """Both to the decimals of the mean."""
     known = [value for value in values if value is not None]
-    spread = f" ± {number(statistics.stdev(known), 2)}" if len(known) > 1 else ""
-    return number(_mean(known)) + spread
+    mean = number(_mean(known))
+    if len(known) < 2:
+        return mean
+    return f"{mean} ± {statistics.stdev(known):.{len(mean.partition('.')[2])}f}"
 
 
 def _trial_cells(trial: Trial | None) -> list[Cell]:

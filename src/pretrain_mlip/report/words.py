@@ -15,7 +15,7 @@ from pretrain_mlip.report.style import array, display_name, ordered
 Data = Mapping[str, Any]
 MISSING = "–"
 BASELINE = "vanilla"
-HEADLINERS = ("finetune", "delta", "replay", "sam", "pretrain")  # who is held against the baseline, if present
+HEADLINERS = ("replay", "finetune", "delta", "sam", "pretrain")  # who is held against the baseline, if present
 
 
 def number(value: float | None, digits: int = 3) -> str:
