@@ -98,6 +98,21 @@ def test_equation_of_state() -> None:
         equation_of_state(bulk("Cu"), EMT(), span=2.0)
 
 
+class Rippled(Calculator):
+    """An energy of the volume with more than one minimum."""
+
+    implemented_properties = ("energy",)
+
+    def calculate(self, atoms, *_):
+        volume = atoms.get_volume() / len(atoms)
+        self.results = {"energy": len(atoms) * (0.05 * (volume - 12) ** 2 + 0.03 * np.cos(8 * volume))}
+
+
+def test_equation_of_state_with_several_minima() -> None:
+    copper = bulk("Cu", a=48 ** (1 / 3))
+    assert not equation_of_state(copper, Rippled(), relaxed=False, points=41)["single_minimum"]
+
+
 def energy_of(crystal: Atoms, strain: np.ndarray) -> float:
     strained = crystal.copy()
     strained.set_cell(crystal.cell.array @ (np.eye(3) + strain), scale_atoms=True)
@@ -165,6 +180,34 @@ def test_imaginary_modes_are_told() -> None:
     assert found["thermal"] is None
     drawn = crystals.phonons(found, "Cu")
     assert "imaginary" in [text.get_text() for text in drawn.axes[0].texts]
+
+
+class OnASite(EMT):
+    """EMT, and a field that drives every atom from the site that it sits on: energies change when all atoms move."""
+
+    def __init__(self, stiffness: float, sites: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.stiffness, self.sites = stiffness, np.array(sites)
+
+    def calculate(self, atoms, *args):
+        super().calculate(atoms, *args)
+        place = atoms.get_scaled_positions(wrap=False) * self.sites
+        self.results["forces"] += self.stiffness * ((place - np.round(place)) / self.sites) @ atoms.cell.array
+
+
+def test_modes_that_noise_takes_below_zero_are_not_imaginary() -> None:
+    copper = bulk("Cu", a=3.59)
+    mass = copper.get_masses()[0]
+    stiffness = mass * (2 * np.pi * 0.1 / (1000 * units.fs)) ** 2  # of 0.1 THz
+    found = phonons(copper, OnASite(stiffness, repetitions(copper, 9.0)), length=9.0, mesh=20.0, relaxed=False)
+    assert found["acoustic_at_gamma"] == pytest.approx(0.1, rel=0.05)
+    assert found["lowest"] == pytest.approx(-0.1, rel=0.05)
+    assert not found["imaginary"]
+
+
+def test_phonons_need_forces() -> None:
+    with pytest.raises(ComputationError, match="forces on displaced atoms are not finite"):
+        phonons(bulk("Cu"), OnASite(np.nan, (1, 1, 1)), length=4.0, relaxed=False)
 
 
 def test_without_phonopy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
