@@ -232,7 +232,12 @@ def verification(model: str) -> dict[str, Any]:
             "detail": "largest for O",
         },
         "objectivity": {"category": "mandatory", "grade": "F" if failed else "P", "error": 1e-12, "detail": "turned"},
-        "single-precision": {"category": "informational", "grade": "P", "error": 2e-6, "detail": "against float64"},
+        "single-precision": {
+            "category": "informational",
+            "grade": "F" if failed else "P",
+            "error": 2e-6,
+            "detail": "against float64",
+        },
     }
 
 
