@@ -136,8 +136,16 @@ def inside(atoms: Atoms) -> float:
     return float((atoms.get_scaled_positions(wrap=False)[:, 0] > 1).sum()) if atoms.pbc.any() else 0.0
 
 
+def noise(atoms: Atoms, results: dict[str, Any]) -> None:
+    """Forces off by a sixth of their size, some more, some less."""
+    rng = np.random.default_rng(len(atoms))
+    results["forces"] = results["forces"] + rng.normal(scale=results["forces"].std() / 6, size=results["forces"].shape)
+
+
 BROKEN: dict[str, tuple[Callable[[Atoms, dict[str, Any]], None], set[str]]] = {
     "forces a little too large": (scale(forces=1.0005), {"forces-numerical-derivative:C"}),
+    "forces two per cent too large": (scale(forces=1.02), {"unit-conversion:F"}),
+    "forces with noise": (noise, {"forces-numerical-derivative:D", "unit-conversion:P"}),
     "forces of another sign": (scale(forces=-1.0), {"forces-numerical-derivative:F", "unit-conversion:F"}),
     "stress in GPa": (scale(stress=1 / units.GPa), {"stress-numerical-derivative:F", "unit-conversion:F"}),
     "a pressure": (scale(stress=-1.0), {"stress-numerical-derivative:F", "unit-conversion:F"}),
