@@ -46,6 +46,25 @@ def test_a_lock_that_is_held_is_said_and_that_of_a_dead_process_is_not(
     assert not (tmp_path / ".lock").exists()
 
 
+def test_a_lock_whose_file_was_taken_away_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that waits has opened the file of another, which is gone when the lock is had."""
+    flock, seen = files.fcntl.flock, []
+
+    def late(*args: object) -> None:
+        if not seen:
+            (tmp_path / ".lock").unlink()
+            (tmp_path / ".lock").touch()
+        seen.append(args)
+        flock(*args)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    monkeypatch.setattr(files, "PATIENCE", 5.0)
+    with locked(tmp_path), monkeypatch.context() as impatient:
+        impatient.setattr(files, "PATIENCE", 0.2)
+        with pytest.raises(InputError, match="another process is at work"), locked(tmp_path):
+            pass
+
+
 def test_errors_within_are_not_those_of_the_lock(tmp_path: Path) -> None:
     with pytest.raises(BlockingIOError), locked(tmp_path):
         raise BlockingIOError

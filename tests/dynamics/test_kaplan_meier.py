@@ -53,6 +53,7 @@ def test_summary_of_survivors_failures_and_crashes():
     assert summary["mean_ps"] == pytest.approx((1 + 2 + 0 + 15) / 8)
     all_survive = survival_summary([result(3.0, "completed")] * 3, 3.0)
     assert (all_survive["area"], all_survive["median_ps"], all_survive["failures"]) == (1.0, None, {})
+    assert survival_summary([result(3.001)], 3.0)["area"] == 1.0  # the last step may end a little later
 
 
 lives = st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.5, 0.7, 1.0]), st.booleans()), min_size=1, max_size=12)
