@@ -14,9 +14,11 @@ from ase.calculators.calculator import all_changes
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 from ase.io import read
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from pydantic import ValidationError
 from toy_calculators import FreeGas
 
+from pretrain_mlip.dynamics.ensembles import Integrator
 from pretrain_mlip.dynamics.failure import FailureSettings
 from pretrain_mlip.dynamics.md import MDSettings, run_md
 from pretrain_mlip.dynamics.protocols import PROTOCOLS, Ensemble
@@ -102,6 +104,25 @@ def test_thermostats_follow_a_ramp(ensemble: str) -> None:
     # A chain swings about its target; a lag of its time, 20 fs, is 10 K
     lag = (np.array(run.thermo.temperature) - target)[100:]
     assert abs(lag.mean()) < 0.05 * 1050
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_new_targets_are_those_of_a_run_that_begins_with_them(ensemble: str) -> None:
+    """Temperatures, pressures, and masses of chains and barostats, which are proportional to the temperature."""
+    pressure = {"pressure_gpa": 3.0} if ensemble.startswith("npt") else {}
+    later = settings(ensemble, **({} if ensemble == "nve" else {"temperature": 700.0}), **pressure)
+    paths = []
+    for first in (settings(ensemble), later):
+        atoms = copper()
+        atoms.rattle(0.05, seed=1)
+        atoms.calc = EMT()
+        MaxwellBoltzmannDistribution(atoms, temperature_K=400, rng=np.random.default_rng(2))
+        integrator = Integrator(atoms, first, np.random.default_rng(3))
+        integrator.set_targets(700.0, later.target_pressure(0))
+        for _ in range(10):
+            integrator.step()
+        paths.append(np.concatenate([atoms.positions, atoms.get_momenta(), atoms.cell.array]))
+    np.testing.assert_allclose(paths[0], paths[1], rtol=1e-10, atol=1e-10)  # masses by a ratio, and by the formula
 
 
 def test_pressure_follows_a_ramp() -> None:
