@@ -146,6 +146,10 @@ def test_hundredfold_jump_needs_both_a_cold_past_and_a_cold_target():
     for past, target, fails in ((1.0, 40.0, True), (60.0, 40.0, False), (1.0, 60.0, False)):
         found = check(atoms, DEFAULTS, before=at_temperature(past), target_temperature=target)
         assert (found is not None and found.check == "temperature_jump") == fails
+    # From rest, what a start releases is no jump
+    for temperature, fails in ((2_500.0, False), (3_500.0, True)):
+        found = check(at_temperature(temperature), DEFAULTS, before=at_temperature(1.0), target_temperature=1.0)
+        assert (found is not None and found.check == "temperature_jump") == fails
 
 
 def test_every_check_can_be_switched_off():
