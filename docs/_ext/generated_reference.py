@@ -1,8 +1,9 @@
 """Sphinx extension: write the reference pages from the code, before anything is read.
 
 commands.md from the command line, configuration.md from ``RunConfig``, strategies.md and networks.md from the tables
-of strategies and networks, results.md from the schema of results.json, verification.md from the checks; study_tables.md,
-which another page includes, from the results of the study. They go to docs/reference/, which git ignores.
+of strategies and networks, results.md from the schema of results.json, verification.md from the checks, and
+study_tables.md, which another page includes, from the results of the study. They go to docs/reference/, which git
+ignores.
 """
 
 from __future__ import annotations

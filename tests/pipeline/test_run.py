@@ -360,14 +360,21 @@ def test_a_worker_that_dies_says_nothing_about_a_potential(
 
 
 @pytest.mark.parametrize(
-    ("file", "message"),
-    [("salt.cif", "holds Cl, Na"), ("molecule.xyz", "periodic"), ("missing.cif", "no such file")],
+    ("names", "message"),
+    [
+        (["salt.cif"], "holds Cl, Na"),
+        (["molecule.xyz"], "periodic"),
+        (["missing.cif"], "no such file"),
+        (["quartz.cif", "quartz.xyz"], "two files are called quartz"),
+    ],
 )
-def test_wrong_crystals_are_refused_before_anything_is_computed(tmp_path: Path, file: str, message: str) -> None:
+def test_wrong_crystals_are_refused_before_anything_is_computed(tmp_path: Path, names: list[str], message: str) -> None:
     bulk("NaCl", "rocksalt", a=5.6).write(tmp_path / "salt.cif")
     molecule("H2O").write(tmp_path / "molecule.xyz")
+    quartz().write(tmp_path / "quartz.cif")
+    quartz().write(tmp_path / "quartz.xyz")
     with pytest.raises(InputError, match=message):
-        run_pipeline(config(tmp_path / "run", phonons=str(tmp_path / file)))
+        run_pipeline(config(tmp_path / "run", phonons=[str(tmp_path / name) for name in names]))
     assert not RunFolder(tmp_path / "run").eam.exists()
 
 
