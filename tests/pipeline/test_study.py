@@ -55,21 +55,26 @@ def test_checks_and_phonons_of_several_seeds_are_the_worst() -> None:
     bands = [{"labels": ("X", "Y"), "distances": [0.0], "frequencies": [[1.0]]}]
     stable = {"bands": bands, "lowest": -0.01}
     soft = {"bands": bands, "lowest": -2.0, "imaginary": True}
+    softer = soft | {"lowest": -3.0}
     missing = {"failed": "no relaxation"}
     runs = [
         Results.model_validate(
             {
                 "verification": {"x": one, "y": other},
-                "phonons": {"quartz": {"x": band, "y": another}},
+                "phonons": {"quartz": {"x": band, "y": another}, "other": {"x": third, "y": third}},
             }
         )
-        for one, other, band, another in ((sound, sound, stable, soft), (poor, failed, soft, missing))
+        for one, other, band, another, third in (
+            (sound, sound, stable, soft, softer),
+            (poor, failed, soft, missing, soft),
+        )
     ]
     together = combined(runs, RunConfig.model_validate(content(Path("run"))))
     checks = together.verification or {}
     assert (checks["x"]["a"].error, checks["y"]["a"].grade) == (1e-9, "F")
     crystal = (together.phonons or {})["quartz"]
     assert (crystal["x"].imaginary, crystal["y"].failed) == (True, "no relaxation")
+    assert (together.phonons or {})["other"]["x"].lowest == -3.0
     assert combined([runs[0], Results()], RunConfig.model_validate(content(Path("run")))).verification is None
 
 

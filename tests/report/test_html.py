@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fake_results import MODELS, fake_results
+from matplotlib.figure import Figure
 
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.report import page as pages
@@ -150,6 +151,16 @@ def test_text_from_outside_is_escaped(tmp_path):
     text = write_report(tmp_path).read_text()
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
+
+
+@pytest.mark.parametrize("points", [False, True])
+def test_words_beside_pictures_are_escaped(tmp_path, points):
+    hostile = '"><script>alert(1)</script>'
+    picture = pages.Picture("curve", Figure(), alt=hostile, caption=hostile, points=points)
+    part = pages.Part(hostile, pictures=[picture])
+    text = pages.write_page(tmp_path, title="t", subtitle="s", verdict=[hostile], parts=[part]).read_text()
+    assert "<script>alert" not in text
+    assert Page(text).pictures == [hostile]
 
 
 def test_no_results_is_an_input_error(tmp_path):
