@@ -59,7 +59,10 @@ def test_table_of_a_system() -> None:
 def test_page_and_its_results(tmp_path: Path) -> None:
     StudyResults(title="a study", rows=[*ROWS, row("delta", [None, 70.0])]).write(tmp_path)
     page = write_study_report(tmp_path).read_text()
-    assert page.count("<svg") == 2
+    drawings = page.split("<svg")[1:]
+    assert len(drawings) == 2
+    for drawing in drawings:  # a bar and its dots for each of two systems, which the page's buttons can hide
+        assert drawing[: drawing.index("</svg>")].count('<g data-model="finetune">') == 4
     assert "a study" in page
     assert StudyResults.read(tmp_path).rows[-1].forces_mae == [None, 70.0]
 

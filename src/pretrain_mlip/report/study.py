@@ -11,7 +11,7 @@ from pydantic import Field
 
 from pretrain_mlip.report.page import Part, Picture, write_page
 from pretrain_mlip.report.results import Results, ResultsFile, Section
-from pretrain_mlip.report.style import colour, display_name, legend_above, ordered, panels, styled
+from pretrain_mlip.report.style import colour, display_name, legend_above, marked, ordered, panels, styled
 from pretrain_mlip.report.tables import Cell, Table, model_cell
 from pretrain_mlip.report.words import BASELINE, MISSING, best_of, names, number
 
@@ -215,8 +215,9 @@ def bars(rows: Sequence[Row], key: str) -> Figure:
             if not values:
                 continue
             place = models.index(row.model) + (strategies.index(row.strategy) - 0.5 * (len(strategies) - 1)) * width
-            panel.bar(place, statistics.fmean(values), 0.92 * width, color=colour(row.strategy))
-            panel.plot([place] * len(values), values, "o", ms=2.5, color="#1d2329", zorder=3)
+            mark = marked(row.strategy)
+            panel.bar(place, statistics.fmean(values), 0.92 * width, color=colour(row.strategy), gid=mark)
+            panel.plot([place] * len(values), values, "o", ms=2.5, color="#1d2329", zorder=3, gid=mark)
         panel.set_xticks(range(len(models)), models)
         panel.grid(visible=False, axis="x")
         panel.set_title(system)
