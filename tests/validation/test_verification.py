@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -202,6 +203,14 @@ def test_state_that_threads_share() -> None:
 
     assert grades(of(lambda: Broken(change)), "thread-safe") == {"thread-safe": "F"}
     assert grades(of(EMT), "thread-safe") == {"thread-safe": "P"}
+
+
+def test_a_calculator_that_only_one_thread_can_make_may_compute_in_several() -> None:
+    def make() -> EMT:
+        assert threading.current_thread() is threading.main_thread(), "as of a library that compiles code"
+        return EMT()
+
+    assert grades(of(make), "thread-safe") == {"thread-safe": "P"}
 
 
 LEAK = """

@@ -46,12 +46,13 @@ def check_elements(subject: Subject) -> Finding:
 
 
 def check_threads(subject: Subject) -> Finding:
-    """Four threads with a calculator of their own each, at the same time."""
+    """Four threads with a calculator of their own each, made before they start, at the same time."""
     structures = [subject.crystal(), *subject.clusters().values()]
     expected = [subject.evaluate(atoms) for atoms in structures]
+    calculators = [subject.make() for _ in range(THREADS)]
 
     def work(number: int) -> float:
-        calculator = subject.make()
+        calculator = calculators[number]
         worst = 0.0
         for turn in range(3 * len(structures)):
             which = (number + turn) % len(structures)

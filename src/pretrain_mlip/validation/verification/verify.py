@@ -41,9 +41,9 @@ CHECKS = (
     Check("checkpoint-round-trip", MANDATORY, programs.check_file),
     Check("inversion-symmetry", INFORMATIONAL, symmetries.check_inversion),
     Check("dimer-continuity-c1", INFORMATIONAL, derivatives.check_dimers),
-    Check("thread-safe", INFORMATIONAL, programs.check_threads),
     Check("memory-leak", INFORMATIONAL, programs.check_memory),
     Check("single-precision", INFORMATIONAL, programs.check_single_precision),
+    Check("thread-safe", INFORMATIONAL, programs.check_threads),  # last: threads may leave a library in disorder
 )
 OF_THE_PROGRAM = ("thread-safe", "memory-leak")  # as long as all others together, and the same whatever the weights
 
