@@ -41,8 +41,9 @@ def _section(name: str, command: Any) -> str:
     words = [name, "[OPTIONS]" if options else "", *(_metavar(p) for p in arguments)]
     blocks = [f"({_slug(name)})=\n## {name}\n"]
     for paragraph in (command.help or "").split("\n\n"):
-        text = " ".join(paragraph.split())
-        blocks.append(code(text.removeprefix("Example: ")) if text.startswith("Example: ") else text + "\n")
+        text, *examples = " ".join(paragraph.split()).split("Example: ")
+        blocks += [text + "\n"] if text else []
+        blocks += [code("\n".join(example.strip() for example in examples))] if examples else []
     blocks.append("Usage:\n\n" + code(" ".join(word for word in words if word), "text"))
     if arguments:
         blocks.append(table(["argument", "what"], [[f"`{_metavar(p)}`", p.help or ""] for p in arguments]))

@@ -12,7 +12,7 @@ def keep_memory() -> bool:
     """Let this process keep the memory that it frees, instead of returning it and asking for it again.
 
     Networks fill and free hundreds of tensors of megabytes at each call. The allocator of Linux (glibc) gives each back
-    to the system, which clears every page anew for the next: a call of M3GNet takes a seventh more time on 1,536 atoms,
+    to the system, which clears every page anew for the next: a call of M3GNet takes a tenth more time on 1,536 atoms,
     and three times as much on 17,496. The process then never shrinks from the largest size that it had. It affects the
     whole process, so nothing calls it but the command line; call it once, early, in scripts of yours.
 

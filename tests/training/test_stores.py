@@ -62,7 +62,7 @@ def parts(folder: Path) -> dict[str, int]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_holds_what_lists_hold(tmp_path: Path, source: Path, baseline: Potential, workers: int) -> None:
     build_store(tmp_path / "store", source, CUTOFF, baseline, workers=workers)
-    store, graphs = GraphStore.open(tmp_path / "store"), lists(source, baseline)
+    store, graphs = GraphStore.open(str(tmp_path / "store")), lists(source, baseline)
     assert len(parts(tmp_path / "store")) > 2
     assert len(store) == len(graphs)
     for one, other in zip(store, graphs, strict=True):

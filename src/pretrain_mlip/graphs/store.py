@@ -173,12 +173,13 @@ class GraphStore(Graphs):
         finalize(self, _close, self._files)
 
     @classmethod
-    def open(cls, folder: Path) -> GraphStore:
+    def open(cls, folder: str | os.PathLike[str]) -> GraphStore:
         """Open a complete store.
 
         Raises:
             InputError: there is none, or a part of it is missing or damaged.
         """
+        folder = Path(folder)
         plan = read_json(folder / PLAN)
         try:
             return cls([check_part(part_path(folder, number), key) for number, key in enumerate(part_keys(plan))])

@@ -79,8 +79,8 @@ def as_tables(eam: EmbeddedAtom, points_r: int | None = None, points_rho: int | 
         eam: the potential.
         points_r: table size in r; the last point lies on the cutoff. The nodes that this package evaluates the EAM
             from where not given, so that both differ by no more than the slopes between nodes.
-        points_rho: table size in the density, up to that of a crystal compressed to a third of its volume, many times
-            that of a dimer at 0.5 Å, but 100 at most. Where not given, so many that the step is at most 5e-4. LAMMPS
+        points_rho: table size in the density, up to that of a close packing with neighbours at 0.70 of the sum of their
+            covalent radii, but 100 at most. Where not given, so many that the step is at most 5e-4. LAMMPS
             takes the slope of F at the first node from the difference of two samples, wrong by 11 k1 times the step
             because F''(0) = 22 k1: atoms of density below one step, all but isolated, are then wrong by up to 1e-6 k1,
             others by less than 1e-8 k1.
