@@ -72,7 +72,7 @@ def stability(
     replicas can be added with another.
 
     Example: pretrain-mlip stability vanilla/best.pt finetune/best.pt eam.json --structures silica_mini
-    Example: pretrain-mlip stability best.pt --structures starts.extxyz --protocol nvt 'temperatures=[300,1000]' workers=4
+    Example: pretrain-mlip stability best.pt --structures hot.extxyz --protocol nvt 'temperatures=[300,1000]' workers=4
     """
     from pretrain_mlip.errors import InputError
     from pretrain_mlip.pipeline.stability import names_of, read_trials, run_stability
