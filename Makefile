@@ -35,8 +35,9 @@ demo: $(VENV)/.runtime
 	$(BIN)/pretrain-mlip run output=$(RUN) $(ARGS)
 	@echo "The report: $(abspath $(RUN))/report.html"
 
+# worksteal: a process starts with half of all tests, in order, so that what the tests of a file share is made once
 test: $(VENV)/.dev
-	$(SINGLE) $(BIN)/python -m pytest -n 2 $(ARGS)
+	$(SINGLE) $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
