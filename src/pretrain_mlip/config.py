@@ -80,8 +80,11 @@ class FinetuningSettings(Settings):
 class DeltaSettings(Settings):
     """A network on top of the EAM."""
 
+    pretrained: bool = Field(
+        default=True, description="start from the features of the strategy pretrain; false: from random weights"
+    )
     replay: bool = Field(
-        default=False, description="hold the network at zero on structures of the pretraining, as many as replay says"
+        default=False, description="hold the network at zero on perturbed structures, as many as replay says"
     )
 
 
@@ -193,7 +196,7 @@ class RunConfig(Settings):
     )
     sam: SAMSettings = Field(default_factory=SAMSettings, description="what the strategy sam does differently")
     replay: ReplaySettings = Field(
-        default_factory=ReplaySettings, description="structures of the pretraining in batches of finetuning"
+        default_factory=ReplaySettings, description="perturbed structures in batches of finetuning"
     )
     delta: DeltaSettings = Field(default_factory=DeltaSettings, description="a network on top of the EAM")
     stability: HeatSettings | None = Field(

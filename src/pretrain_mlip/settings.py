@@ -80,6 +80,13 @@ def to_yaml(settings: Settings) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], shown: int = 8) -> str:
+    """What differs between two mappings, key by key, for messages; empty where nothing does."""
+    names = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+    told = [f"{key} was {then.get(key)}, is {now.get(key)}" for key in names[:shown]]
+    return "; ".join([*told, f"and {len(names) - shown} more"] if len(names) > shown else told)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -19,6 +19,7 @@ import torch
 import yaml
 from ase.build import bulk, molecule
 from tests.conftest import quartz
+from tests.pipeline.tiny import TINY, config
 
 from pretrain_mlip import EAM, PretrainedMLIP, files
 from pretrain_mlip.config import RunConfig
@@ -37,25 +38,7 @@ from pretrain_mlip.structures.datasets import load_dataset
 from pretrain_mlip.structures.io import read_structures, set_labels, write_structures
 from pretrain_mlip.validation.verification.verify import CHECKS
 
-TINY = """
-data: {source: silica_mini, split: {n_train: 8, n_val: 3, n_test: 3}}
-eam: {starts: 1, screening_iterations: 5, max_iterations: 15}
-perturbation: {rounds: 1, copies: 1}
-model: {hyperparameters: {width: 8, convolutions: 1, gaussians: 8, cutoff: 3.5}}
-training: {epochs: 4, batch_size: 4}
-pretraining: {epochs: 3, batch_size: 4}
-stability: {replicas: 2, md: {duration_ps: 0.03}}
-squeeze: {replicas: 1, md: {duration_ps: 0.03}}
-rdf: {equilibration_ps: 0.0, md: {duration_ps: 0.03, save_every: 10}}
-verification: null
-strategies: [vanilla, finetune, delta]
-workers: 1
-"""
 STRATEGIES = ("vanilla", "pretrain", "finetune", "delta")
-
-
-def config(output: Path, text: str = TINY, **changes: object) -> RunConfig:
-    return RunConfig.model_validate(yaml.safe_load(text) | {"output": str(output)} | changes)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import os
 import signal
 import subprocess
@@ -15,32 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.training.small import E0, SETTINGS, SMALL, graphs, train
 from torch_geometric.data import Data
 
 from pretrain_mlip import keys
 from pretrain_mlip.errors import ComputationError, InputError
-from pretrain_mlip.potentials.base import ReferenceEnergies
 from pretrain_mlip.potentials.checkpoint import load_potential, read_checkpoint
 from pretrain_mlip.potentials.networks import build_model
 from pretrain_mlip.structures.datasets import load_dataset
-from pretrain_mlip.training.loop import Training, TrainingResult
-from pretrain_mlip.training.settings import ReplaySettings, TrainingSettings
-from pretrain_mlip.training.stages import residual_graphs, train_stage
-from pretrain_mlip.training.state import TrainingFolder, is_finished
-
-SMALL = {"width": 8, "convolutions": 1, "gaussians": 8, "cutoff": 3.5}
-SETTINGS = TrainingSettings(epochs=5, batch_size=3, learning_rate=0.01)
-E0 = ReferenceEnergies({"O": -327.0, "Si": -327.0})
-
-
-def graphs(start: int, stop: int):
-    return residual_graphs(load_dataset("silica_mini")[start:stop], SMALL["cutoff"], E0)
-
-
-def train(folder: Path, settings: TrainingSettings = SETTINGS, **changes: object) -> TrainingResult:
-    network = build_model("cgcnn", E0.elements, seed=1, **SMALL)
-    network.set_scales(5.0, 15.0)
-    return Training(network, graphs(0, 8), graphs(8, 11), settings, folder, **changes).run()  # type: ignore[arg-type]
+from pretrain_mlip.training.loop import Training
+from pretrain_mlip.training.settings import ReplaySettings
+from pretrain_mlip.training.stages import train_stage
+from pretrain_mlip.training.state import is_finished
 
 
 def test_learns_and_leaves_its_files(tmp_path: Path) -> None:
@@ -178,36 +163,6 @@ def test_asked_to_stop_after_the_last_step_what_follows_is_not_begun(tmp_path: P
     assert train(tmp_path).steps == 15
 
 
-def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole = train(tmp_path)
-    content = (tmp_path / "last.pt").read_bytes()
-    (tmp_path / "last.pt").write_bytes(content[: len(content) // 2])
-    assert not is_finished(tmp_path)
-    again = train(tmp_path)
-    assert "not a readable checkpoint" in caplog.text
-    assert "going on from before.pt" in caplog.text
-    assert is_finished(tmp_path)
-    for name, value in whole.network.state_dict().items():
-        assert torch.equal(value, again.network.state_dict()[name])
-    for name in ("last.pt", "before.pt"):
-        (tmp_path / name).write_bytes(b"nothing")
-    with pytest.raises(InputError, match="to train anew"):
-        train(tmp_path)
-
-
-def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    train(tmp_path, SETTINGS.model_copy(update={"epochs": 1}))
-    before = (tmp_path / "last.pt").read_bytes()
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(ComputationError, match=r"No space left on device.* make room, then resume"):
-        TrainingFolder(tmp_path).write_last({}, [])
-    assert (tmp_path / "last.pt").read_bytes() == before
-    assert not list(tmp_path.glob(".tmp-*"))
-
-
 @pytest.mark.parametrize("changes", [{"sam_rho": 0.1}, {"schedule": "plateau", "plateau_patience": 0}])
 def test_other_ways_to_train_resume_too(tmp_path: Path, changes: dict[str, Any]) -> None:
     settings = SETTINGS.model_copy(update=changes)
@@ -285,19 +240,12 @@ def test_replayed_structures_take_part_and_cost_no_step(tmp_path: Path) -> None:
     )
 
 
-def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
-    train(tmp_path)
-    before = (tmp_path / "last.pt").stat().st_mtime_ns
-    assert train(tmp_path).steps == 15
-    assert (tmp_path / "last.pt").stat().st_mtime_ns == before
-
-
 SCRIPT = """
 import sys, torch
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
-from tests.training.test_loop import SETTINGS, train
+from tests.training.small import SETTINGS, train
 train(Path({folder!r}), SETTINGS.model_copy(update={{"epochs": 60}}))
 """
 
@@ -365,21 +313,6 @@ def test_step_with_a_loss_that_is_not_finite_is_skipped_and_too_many_end_it(
     assert all(message.endswith(f"({name})") for message in skipped)  # and not the one that shares its batch
     assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
     assert any((value != before[name]).any() for name, value in network.state_dict().items())
-
-
-def test_refuses_to_continue_something_else(tmp_path: Path) -> None:
-    train(tmp_path)
-    with pytest.raises(InputError, match=r"other settings \(learning_rate was 0\.01, is 0\.02\)"):
-        train(tmp_path, SETTINGS.model_copy(update={"learning_rate": 0.02}))
-    with pytest.raises(InputError, match=r"other settings \(seed was 0, is 5\)"):
-        train(tmp_path, seed=5)
-    network = build_model("cgcnn", E0.elements, seed=1, **SMALL)
-    data = graphs(0, 8)
-    data[3][keys.ENERGY] += 1e-3
-    with pytest.raises(InputError, match="structures or their labels have changed"):
-        Training(network, data, graphs(8, 11), SETTINGS, tmp_path).run()
-    with pytest.raises(InputError, match="needs training and validation"):
-        Training(build_model("cgcnn", ["O"]), [], [], SETTINGS, tmp_path)
 
 
 def test_finetuning_starts_from_the_pretrained_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from tests.pipeline.test_run import TINY, config
-from tests.training.test_loop import E0, SETTINGS, SMALL, graphs
+from tests.training.small import E0, SETTINGS, SMALL, graphs
 
 from pretrain_mlip import keys
 from pretrain_mlip.errors import ComputationError, InputError

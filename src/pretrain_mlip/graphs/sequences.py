@@ -62,6 +62,17 @@ class Joined(Graphs):
         return self.parts[part][index - int(self.starts[part])]
 
 
+class From(Graphs):
+    """Graphs from a place on."""
+
+    def __init__(self, graphs: Sequence[Data], start: int) -> None:
+        self.graphs, self.start = graphs, start
+        self.edges, self.digests, self.kinds = edge_counts(graphs)[start:], digests(graphs)[start:], kinds(graphs)
+
+    def read(self, index: int) -> Data:
+        return self.graphs[self.start + index]
+
+
 class Weighted(Graphs):
     """Graphs that count for more or less."""
 

@@ -183,6 +183,8 @@ class GraphStore(Graphs):
         plan = read_json(folder / PLAN)
         try:
             return cls([check_part(part_path(folder, number), key) for number, key in enumerate(part_keys(plan))])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{folder / PLAN}: damaged; go on with the run, which makes it again") from error
         except Damaged as error:
             raise InputError(f"{error}; go on with the run, which makes it again") from error
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.files import make_folder
-from pretrain_mlip.settings import read_content, read_settings
+from pretrain_mlip.files import make_folder, write_text
+from pretrain_mlip.settings import read_content, read_settings, to_yaml
 
 FOUNDATION = "foundation"
 
@@ -20,10 +20,12 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
+        self.started_with = self.path / ".settings.yaml"
         self.log = self.path / "log.txt"
         self.eam = self.path / "eam" / "eam.json"
         self.pretraining_counts = self.path / "pretraining" / "counts.json"
         self.reference_energies = self.path / "data" / "reference_energies.json"
+        self.sources = self.path / "data" / "sources.json"
 
     def data(self, split: str) -> Path:
         """DFT structures of a split."""
@@ -98,7 +100,7 @@ class RunFolder:
         return self.reference_energies.exists()
 
     def read_config(self) -> RunConfig:
-        """The configuration that the run was started with.
+        """The configuration in config.yaml.
 
         Raises:
             InputError: there is no run here.
@@ -106,3 +108,12 @@ class RunFolder:
         if not self.config.is_file():
             raise InputError(f"{self.path}: holds no config.yaml, so there is no run to go on with")
         return read_settings(RunConfig, self.config)
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write config.yaml, and once more where nobody edits it."""
+        write_text(self.config, to_yaml(config))
+        write_text(self.started_with, to_yaml(config))
+
+    def read_started_with(self) -> RunConfig:
+        """The configuration that the run has been made with so far, whatever config.yaml says by now."""
+        return read_settings(RunConfig, self.started_with) if self.started_with.exists() else self.read_config()

@@ -16,6 +16,7 @@ from pretrain_mlip.errors import InputError
 from pretrain_mlip.pipeline.folder import FOUNDATION, RunFolder
 from pretrain_mlip.potentials.base import Potential, ReferenceEnergies, SumPotential
 from pretrain_mlip.potentials.checkpoint import load_potential
+from pretrain_mlip.potentials.ensemble import Ensemble
 from pretrain_mlip.potentials.networks import build_model
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.structures.io import labels_of
@@ -56,9 +57,10 @@ def network_of(potential: Potential, name: str) -> Network:
     others = [part.kind for part in parts if not isinstance(part, Network | ReferenceEnergies)]
     if len(networks) != 1 or others:
         found = ", ".join(part.kind for part in parts)
+        member = "a member of it, such as member-0/best.pt beside it" if Ensemble.kind in others else ""
         raise InputError(
             f"{name}: finetuning starts from one network beside reference energies, and this is {found}; start from "
-            "the checkpoint of another strategy"
+            f"{member or 'the checkpoint of another strategy'}"
         )
     return networks[0]
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from pretrain_mlip.config import RunConfig
@@ -27,8 +28,9 @@ from pretrain_mlip.potentials.eam.setfl_reading import read_setfl
 from pretrain_mlip.potentials.eam.tabulated import TabulatedEAM
 from pretrain_mlip.report.html import write_report
 from pretrain_mlip.report.results import FILE_NAME, Results
-from pretrain_mlip.settings import flattened
+from pretrain_mlip.settings import changes, flattened
 from pretrain_mlip.structures.checks import summarise
+from pretrain_mlip.structures.labels import labels_of
 from pretrain_mlip.structures.splits import Splits
 from pretrain_mlip.training.processes import TorchrunGroup
 from pretrain_mlip.training.settings import WITHOUT_EFFECT
@@ -60,6 +62,7 @@ class Run:
         torch.set_num_threads(self.config.threads)
         with self._timed("data"):
             splits = preparation.prepare_data(self.folder, self.config.data)
+            self._refuse_zero_forces(splits)
             if until == "report":
                 self._refuse_early(splits)
             self._describe_data(splits)
@@ -68,7 +71,7 @@ class Run:
             self._describe_eam(eam, splits)
         if needs_perturbation(self.config):
             with self._timed("perturbation"):
-                counts = preparation.prepare_pretraining(self.folder, splits, eam, self.config)
+                counts = preparation.prepare_pretraining(self.folder, splits, eam, self.config, self.workers)
                 if self.results.dataset is not None:
                     self.results.dataset.pretraining_frames = counts["kept"]
         preparation.prepare_foundation(self.folder, splits, eam, self.config)
@@ -103,6 +106,18 @@ class Run:
             soundness.crystals(self.folder, self.config.phonons, elements_of(splits.train))
         for _, settings in self._campaigns():
             check_starts(splits.test or splits.val, settings)
+
+    def _refuse_zero_forces(self, splits: Splits) -> None:
+        """Nothing can be learned of forces that are not there, and nothing told of it but by a useless potential."""
+        fitted = self.config.eam.setfl is None and self.config.eam.forces_weight > 0
+        known = [labels_of(atoms).forces for atoms in splits.train if len(atoms) > 1]
+        labelled = [forces for forces in known if forces is not None]
+        if (fitted or self.config.training.loss.forces.used) and labelled and not any(map(np.any, labelled)):
+            raise InputError(
+                f"{', '.join(self.config.data.source)}: all forces of the training set are exactly zero; name their "
+                "label with data.keys.forces_key, or, if they are right, leave forces out: training.loss.forces=0 "
+                "eam.forces_weight=0"
+            )
 
     def _campaigns(self) -> list[tuple[str, StabilitySettings]]:
         """Sections of the results that are still to be made by MD of several replicas."""
@@ -307,11 +322,9 @@ def check_same(folder: RunFolder, config: RunConfig) -> None:
     results = Results.read(folder.path) if (folder.path / FILE_NAME).exists() else None
     unused = {name for name, section in TRIALS.items() if results is None or getattr(results, section) is None}
     unused.update(EXAMINATIONS)
-    old, new = (settings_of_results(settings, unused) for settings in (folder.read_config(), config))
-    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-    if changed:
-        shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in changed[:5])
+    old, new = (settings_of_results(settings, unused) for settings in (folder.read_started_with(), config))
+    if found := changes(old, new):
         raise InputError(
-            f"{folder.path}: holds a run with another configuration ({shown}); "
+            f"{folder.path}: holds a run with another configuration ({found}); "
             "choose another output, or remove the folder"
         )

@@ -15,8 +15,10 @@ from rich.table import Table
 from pretrain_mlip.calculators.batched import label_structures, predict
 from pretrain_mlip.config import DataSettings, RunConfig
 from pretrain_mlip.console import table
-from pretrain_mlip.files import make_folder, read_json, write_json
+from pretrain_mlip.errors import InputError
+from pretrain_mlip.files import make_folder, read_json, sha256, write_json
 from pretrain_mlip.keys import SPLITS
+from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.foundation import read_foundation, reconciled, with_elements
 from pretrain_mlip.potentials.base import Potential
@@ -31,20 +33,26 @@ from pretrain_mlip.structures.checks import check_structures, raise_on_errors
 from pretrain_mlip.structures.datasets import read_data
 from pretrain_mlip.structures.distances import pair_coverage, pairs_of
 from pretrain_mlip.structures.io import read_structures, write_structures
+from pretrain_mlip.structures.labels import Labels
 from pretrain_mlip.structures.perturbation import Teacher, perturb
 from pretrain_mlip.structures.reference_energies import fit_reference_energies
 from pretrain_mlip.structures.splits import Splits, split_structures
 
 log = logging.getLogger(__name__)
+MANY = 5000  # structures whose labels take longer than worker processes to start
 
 
 def prepare_data(folder: RunFolder, settings: DataSettings) -> Splits:
     """Read, check and split the DFT structures, and write them into the run; or read what is already there.
 
     Raises:
-        InputError: see ``read_structures``, ``check_structures``, ``split_structures``.
+        InputError: see ``read_structures``, ``check_structures``, ``split_structures``; or a file is no longer what the
+            run has read.
     """
-    if not folder.reference_energies.exists():
+    if folder.reference_energies.exists():
+        _refuse_changed(folder)
+    else:
+        hashes = _hashes(settings.source)  # before they are read: one that is still written to is found out
         frames = read_data(settings.source, keys=settings.keys)
         findings = check_structures(frames)
         raise_on_errors(findings)
@@ -55,9 +63,26 @@ def prepare_data(folder: RunFolder, settings: DataSettings) -> Splits:
         for name, part in zip(SPLITS, splits, strict=True):
             if part:
                 write_structures(folder.data(name), part)
+        write_json(folder.sources, hashes)
         write_json(folder.reference_energies, fit_reference_energies(splits.train, settings.reference_energies))
     # Always from the run's own files, so that a resumed run sees the same digits as an uninterrupted one
     return Splits(*(read_structures(folder.data(name)) if folder.data(name).exists() else [] for name in SPLITS))
+
+
+def _hashes(names: Sequence[str]) -> dict[str, str]:
+    return {str(path.absolute()): sha256(path) for path in map(Path, names) if path.is_file()}
+
+
+def _refuse_changed(folder: RunFolder) -> None:
+    """A run goes on without its input; where that is still there, it has to be the same."""
+    then = read_json(folder.sources) if folder.sources.exists() else {}
+    now = _hashes(list(then))
+    for name in now:
+        if now[name] != then[name]:
+            raise InputError(
+                f"{name}: has changed since {folder.path} was begun; restore it, or choose another output. To go on "
+                "with what was read then, of which the run has a copy, rename the file"
+            )
 
 
 def data_hash(frames: Sequence[Atoms]) -> str:
@@ -160,9 +185,17 @@ def audit_table(eam: EmbeddedAtom) -> Table:
     return table("audit of free dimers: what data show, and what the form alone decides (prior)", columns, rows)
 
 
-def teacher_of(potential: Potential) -> Teacher:
-    """What the perturbation asks for labels."""
-    return lambda frames: predict(potential, frames, description="asking the teacher")
+def teacher_of(potential: Potential, workers: Workers | None = None) -> Teacher:
+    """What the perturbation asks for labels; of many structures in worker processes, where there are any."""
+
+    def ask(frames: Sequence[Atoms]) -> list[Labels]:
+        if workers is None or not workers.several or len(frames) < MANY:
+            return predict(potential, frames, description="asking the teacher")
+        from pretrain_mlip.calculators.distributed import predict_with
+
+        return predict_with(workers.client, potential, frames, description="asking the teacher")
+
+    return ask
 
 
 def coverage_table(before: Sequence[Atoms], after: Sequence[Atoms], start: float, end: float) -> Table:
@@ -185,15 +218,20 @@ def prepare_eam(folder: RunFolder, splits: Splits, config: RunConfig) -> Embedde
     return load_eam(folder.eam)
 
 
-def prepare_pretraining(folder: RunFolder, splits: Splits, eam: EmbeddedAtom, config: RunConfig) -> dict[str, int]:
-    """Perturb training and validation structures and label them, parents included; returns the counts of draws."""
+def prepare_pretraining(
+    folder: RunFolder, splits: Splits, eam: EmbeddedAtom, config: RunConfig, workers: Workers | None = None
+) -> dict[str, int]:
+    """Perturb training and validation structures and label them; returns the counts of draws.
+
+    Each file begins with the structures that were perturbed, as they were, in their order.
+    """
     if not folder.pretraining_counts.exists():
         counts: dict[str, int] = {}
         for name in ("train", "val"):
             parents: list[Atoms] = getattr(splits, name)
             # Dimers are trained on only: their forces of thousands of eV/Å would alone decide which epoch is the best
             settings = config.perturbation if name == "train" else config.perturbation.model_copy(update={"dimers": 0})
-            made = perturb(parents, settings, teacher=teacher_of(eam), cutoff=eam.cutoff)
+            made = perturb(parents, settings, teacher=teacher_of(eam, workers), cutoff=eam.cutoff)
             write_structures(folder.pretraining(name), [*label_structures(eam, parents), *made.frames])
             counts = {key: counts.get(key, 0) + made.counts.get(key, 0) for key in {*counts, *made.counts}}
         write_json(folder.pretraining_counts, dict(sorted(counts.items())))

@@ -166,7 +166,7 @@ def _run_pipeline(config: RunConfig, until: Until, group: TorchrunGroup | None =
     check_started([config])
     with logged(folder), Workers(config.workers, config.scheduler, folder.path) as workers:
         check_started([config])  # again: another process may have been here until now
-        write_text(folder.config, to_yaml(config))  # what has not been used yet may be corrected
+        folder.write_config(config)  # what has not been used yet may be corrected
         Run(folder, config, workers, group).make(until)
     return folder.path
 

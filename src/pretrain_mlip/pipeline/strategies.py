@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -16,6 +17,7 @@ from torch_geometric.data import Data
 from pretrain_mlip import console
 from pretrain_mlip.config import RunConfig
 from pretrain_mlip.files import read_json
+from pretrain_mlip.graphs.sequences import From
 from pretrain_mlip.graphs.store import GraphStore
 from pretrain_mlip.parallel import Workers
 from pretrain_mlip.pipeline.folder import FOUNDATION, RunFolder
@@ -28,8 +30,8 @@ from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.structures.io import read_structures
 from pretrain_mlip.training.processes import TorchrunGroup, check_visible, joined, one_process, run_together
 from pretrain_mlip.training.settings import StrategyName, TrainingSettings
-from pretrain_mlip.training.stages import STRATEGIES, residual_graphs, train_stage, with_prerequisites
-from pretrain_mlip.training.state import is_finished
+from pretrain_mlip.training.stages import STRATEGIES, Strategy, residual_graphs, train_stage, with_prerequisites
+from pretrain_mlip.training.state import is_finished, last_note
 from pretrain_mlip.training.stores import build_store
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,9 @@ def train_strategies(
         All trained strategies, in the order in which the report shows them.
     """
     names = trained_strategies(config)
-    waves = [[_Stage(name, member) for name in wave for member in range(config.ensemble)] for wave in _waves(names)]
+    waves = [
+        [_Stage(name, member) for name in wave for member in range(config.ensemble)] for wave in _waves(config, names)
+    ]
     missing = [stage for wave in waves for stage in wave if not is_finished(_folder(folder, config, stage))]
     if missing:
         _build_stores(folder, config, [stage.strategy for stage in missing])
@@ -116,19 +120,26 @@ def _assemble(folder: RunFolder, config: RunConfig, name: StrategyName) -> None:
     save_potential(folder.potential(name), SumPotential([baseline, Ensemble([network for _, network in members])]))
 
 
+def strategies_of(config: RunConfig) -> Mapping[StrategyName, Strategy]:
+    """The strategies as a run has them: what ``delta`` starts from, and whether it replays, is up to its settings."""
+    start = STRATEGIES["delta"].start if config.delta.pretrained else None
+    return {**STRATEGIES, "delta": replace(STRATEGIES["delta"], start=start, replay=config.delta.replay)}
+
+
 def trained_strategies(config: RunConfig) -> list[StrategyName]:
     """Those asked for and those that they start from, in an order in which they can be trained."""
-    return with_prerequisites(config.strategies, foundation=config.finetuning.start is not None)
+    return with_prerequisites(config.strategies, strategies_of(config), foundation=config.finetuning.start is not None)
 
 
 def needs_perturbation(config: RunConfig) -> bool:
     """Whether anything is trained on labels of the EAM."""
-    return any(STRATEGIES[name].labels == "eam" or _replays(config, name) for name in trained_strategies(config))
+    strategies = strategies_of(config)
+    return any(strategies[name].labels == "eam" or strategies[name].replay for name in trained_strategies(config))
 
 
 def stage_settings(config: RunConfig, name: StrategyName) -> TrainingSettings:
     """The settings of the loop for a strategy. All DFT strategies make the same number of gradient steps."""
-    strategy = STRATEGIES[name]
+    strategy = strategies_of(config)[name]
     if strategy.labels == "eam":
         return config.pretraining
     changes: dict[str, float | None] = {}
@@ -151,7 +162,7 @@ def train_strategy(
         member: of its ensemble, where there is one.
         fabric: where, together with other processes; None: in this process alone.
     """
-    strategy = STRATEGIES[name]
+    strategy = strategies_of(config)[name]
     start = _start(folder, config, name, member)
     baseline = _baseline(folder, config, name)
     cutoff = _network_cutoff(config)
@@ -163,7 +174,8 @@ def train_strategy(
         return residual_graphs(read_structures(path), cutoff, baseline, f"{name}: {split} graphs")
 
     train, validation = graphs("train"), graphs("val")
-    replays = _replays(config, name)
+    # Of the pretraining set the first are the structures of the training set themselves, which have better labels here
+    replayed = From(graphs("train", "eam"), len(train)) if strategy.replay else ()
     # A pretrained network must fit DFT later: its scale is that of the DFT forces
     scale_from = graphs("train", "dft") if strategy.labels == "eam" else None
     train_stage(
@@ -177,10 +189,10 @@ def train_strategy(
         folder.training(name, member, config.ensemble),
         seed=config.seed + member * MEMBER_SEEDS,
         start=start,
-        fresh_output=strategy.start is not None and STRATEGIES[strategy.start].baseline != strategy.baseline,
+        fresh_output=strategy.baseline == "eam",
         scale_from=scale_from,
-        replayed=graphs("train", "eam") if replays else (),
-        replay=config.replay if replays else None,
+        replayed=replayed,
+        replay=config.replay if strategy.replay else None,
         freeze=config.finetuning.freeze if strategy.start is not None else (),
         fabric=fabric or one_process(config.device),
     )
@@ -190,10 +202,10 @@ def _build_stores(folder: RunFolder, config: RunConfig, names: Sequence[Strategy
     """Make the stores of graphs that strategies share, for sets that are large: trainings only read them."""
     wanted: dict[Path, tuple[Path, StrategyName]] = {}
     for name in names:
-        strategy = STRATEGIES[name]
+        strategy = strategies_of(config)[name]
         sets = [("train", strategy.labels), ("val", strategy.labels)]
         sets += [("train", "dft")] if strategy.labels == "eam" else []
-        sets += [("train", "eam")] if _replays(config, name) else []
+        sets += [("train", "eam")] if strategy.replay else []
         for split, labels in sets:
             path = _structures(folder, split, labels)
             if _is_large(path, config):
@@ -242,26 +254,21 @@ def _logged(folder: RunFolder) -> Iterator[None]:
             console.stop_logging(handler)
 
 
-def _waves(names: Sequence[StrategyName]) -> list[list[StrategyName]]:
+def _waves(config: RunConfig, names: Sequence[StrategyName]) -> list[list[StrategyName]]:
     """Strategies that can be trained at the same time: those of a wave start from strategies of earlier ones."""
+    strategies = strategies_of(config)
     waves: dict[int, list[StrategyName]] = {}
     for name in names:
-        depth, start = 0, STRATEGIES[name].start
+        depth, start = 0, strategies[name].start
         while start is not None:
-            depth, start = depth + 1, STRATEGIES[start].start
+            depth, start = depth + 1, strategies[start].start
         waves.setdefault(depth, []).append(name)
     return [waves[depth] for depth in sorted(waves)]
 
 
-def _replays(config: RunConfig, name: StrategyName) -> bool:
-    """Whether structures of the pretraining join the batches of a strategy."""
-    replay = STRATEGIES[name].replay
-    return replay == "always" or (replay == "asked" and config.delta.replay)
-
-
 def _start(folder: RunFolder, config: RunConfig, name: StrategyName, member: int) -> Network | None:
     """The network that a strategy starts from."""
-    before = STRATEGIES[name].start
+    before = strategies_of(config)[name].start
     if before is None:
         return None
     path = folder.training(before, member, config.ensemble) / "best.pt"
@@ -272,7 +279,7 @@ def _start(folder: RunFolder, config: RunConfig, name: StrategyName, member: int
 
 def _baseline_name(config: RunConfig, name: StrategyName) -> str:
     """What is subtracted from labels: the EAM, or the reference energies of the weights that are trained."""
-    strategy = STRATEGIES[name]
+    strategy = strategies_of(config)[name]
     elsewhere = strategy.start is not None and config.finetuning.start is not None
     return FOUNDATION if strategy.baseline == "e0" and elsewhere else strategy.baseline
 
@@ -295,7 +302,7 @@ def _network_cutoff(config: RunConfig) -> float:
 
 @contextmanager
 def _watched(folder: RunFolder, config: RunConfig, stages: Sequence[_Stage]) -> Iterator[None]:
-    """A progress bar per training, read off the logs that the worker processes write."""
+    """A progress bar with the newest errors per training, read off the logs that the worker processes write."""
     done = threading.Event()
     with console.progress_bar() as bar:
         tasks = {}
@@ -306,9 +313,8 @@ def _watched(folder: RunFolder, config: RunConfig, stages: Sequence[_Stage]) -> 
         def watch() -> None:
             while not done.wait(1.0):
                 for stage, task in tasks.items():
-                    path = _folder(folder, config, stage) / "log.csv"
-                    if path.exists():
-                        bar.update(task, completed=max(0, len(path.read_text().splitlines()) - 1))
+                    epochs, note = last_note(_folder(folder, config, stage) / "log.csv")
+                    bar.update(task, completed=epochs, note=note)
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()

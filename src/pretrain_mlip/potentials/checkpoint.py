@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import re
@@ -74,21 +75,27 @@ def checkpoint_content(potential: Potential, **extra: Any) -> dict[str, Any]:
 
 def write_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     """Write a checkpoint to a temporary name and move it into place."""
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    memory = io.BytesIO()  # a disk that is full is an OSError then, and not what torch makes of it
+    torch.save(content, memory)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(memory.getbuffer())
+        stream.flush()
+        os.fsync(stream.fileno())  # or a power failure may leave a name without content
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> Any:
     """What torch.save wrote, on the CPU, without unpickling code: tensors and plain Python values only.
 
     Raises:
-        InputError: the file is missing, truncated, written by something else, or holds objects that are code.
+        InputError: the file is missing, truncated, damaged (its checksums are compared), written by something else, or
+            holds objects that are code.
     """
     if Path(path).is_dir():
         raise InputError(f"{path}: a folder; a potential that MatGL saved is read with PretrainedMLIP.from_matgl")
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     try:
+        _refuse_damaged(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if found := re.search(r"(?:GLOBAL|Unsupported class|type) ([A-Za-z_][\w.]*\.\w+)", str(error)):
@@ -97,8 +104,18 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
                 "tensors and plain Python values only"
             ) from None
         raise InputError(f"{path}: not a readable checkpoint") from None
+    except InputError:
+        raise
     except _UNREADABLE as error:
         raise InputError(f"{path}: not a readable checkpoint ({' '.join(str(error).split())[:120]})") from None
+
+
+def _refuse_damaged(path: str | os.PathLike[str]) -> None:
+    """Compare the checksums that torch writes and does not look at."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise InputError(f"{path}: damaged ('{damaged}' in it is not what was written)")
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

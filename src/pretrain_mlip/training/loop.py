@@ -30,7 +30,7 @@ from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.graphs.graph import make_batch
 from pretrain_mlip.graphs.sequences import Joined, edge_counts, fingerprint, kinds
 from pretrain_mlip.potentials.base import Potential, dtype_named
-from pretrain_mlip.potentials.checkpoint import checkpoint_content, read_checkpoint
+from pretrain_mlip.potentials.checkpoint import checkpoint_content
 from pretrain_mlip.potentials.compiled import compiled
 from pretrain_mlip.potentials.networks.base import Network
 from pretrain_mlip.stopping import StopRequest, stop_signals
@@ -41,7 +41,7 @@ from pretrain_mlip.training.processes import LostProcessError, Together, lost_pr
 from pretrain_mlip.training.sam import Ascent
 from pretrain_mlip.training.schedules import Schedule
 from pretrain_mlip.training.settings import TrainingSettings
-from pretrain_mlip.training.state import Row, TrainingFolder, note_of, note_of_kinds, refuse_another
+from pretrain_mlip.training.state import Row, TrainingFolder, note_of, note_of_kinds, read_best, refuse_another
 
 log = logging.getLogger(__name__)
 IDLE = 0.95  # of the error of a network without forces
@@ -167,7 +167,20 @@ class Training:
             validation, InOrder(edge_counts(validation), 4 * settings.batch_size, settings.max_edges, **shares)
         )
         self.kinds = {kind: number for number, kind in enumerate(sorted(kinds(validation)))}
-        self.fingerprint = fingerprint([train, replayed, validation])
+        if not any(graph[settings.metric].isfinite().any() for graph in validation):
+            raise InputError(
+                f"training in {self.folder.path}: no validation structure has a label of the {settings.metric}, which "
+                "'metric' chooses the best epoch by; choose another"
+            )
+        frozen = [name for name, parameter in self.network.named_parameters() if not parameter.requires_grad]
+        self.identity = {
+            "settings": settings.model_dump(mode="json"),
+            "seed": self.seed,
+            "network": self.network.config(),
+            "frozen": frozen,
+            "replay_size": self.batches.replay_size,
+            "structures": fingerprint([train, replayed, validation]),
+        }
 
     def run(self) -> TrainingResult:
         """Train to the end, from where last.pt left off if it is there; returns the best network.
@@ -197,7 +210,7 @@ class Training:
                 self._end_epoch()
             if self._told_to_stop():  # after the last step: what comes after the training is not wanted either
                 raise KeyboardInterrupt
-        best = self.together.of_first(lambda: read_checkpoint(self.folder.best))
+        best = self.together.of_first(lambda: read_best(self.folder.best))
         self.network.load_state_dict(best["network"])
         self.network.eval()
         return TrainingResult(self.network, self.history, self.best_epoch, self.step)
@@ -276,7 +289,8 @@ class Training:
         """Validate, keep the best, and write the state."""
         loss = self._mean_loss()
         self.epoch, self.batch, self.losses = self.epoch + 1, 0, (0.0, 0)
-        row: Row = {"epoch": self.epoch, "step": self.step, "learning_rate": self.schedule.rate, "loss": loss}
+        row: Row = {"epoch": self.epoch, "step": self.step, "skipped": self.skipped}
+        row |= {"learning_rate": self.schedule.rate, "loss": loss}
         settings = self.settings
         validated = self.epoch % settings.validate_every == 0 or self.epoch == settings.epochs
         if validated:
@@ -357,9 +371,7 @@ class Training:
         if not self.fabric.is_global_zero:
             return
         state = {
-            "settings": self.settings.model_dump(mode="json"),
-            "seed": self.seed,
-            "structures": self.fingerprint,
+            "identity": self.identity,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -374,14 +386,13 @@ class Training:
         if found is None:
             return
         path, state = found
-        refuse_another(path, state, self.settings, self.seed, self.fingerprint)
-        try:
-            self.network.load_state_dict(state["network"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: belongs to another network ({str(error).splitlines()[0]})") from error
+        refuse_another(path, state, self.identity)
+        if state["best_epoch"]:
+            self.together.of_first(lambda: read_best(self.folder.best))
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["random"])
         for name in _COUNTERS:
             setattr(self, name, state[name])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from pretrain_mlip.settings import Settings
 
@@ -62,6 +62,12 @@ class LossSettings(Settings):
         default_factory=StressTermSettings, description="stress times volume per atom, where there is stress"
     )
 
+    @model_validator(mode="after")
+    def _something_counts(self) -> LossSettings:
+        if not (self.energy.used or self.forces.used or self.stress.used):
+            raise ValueError("energy, forces and stress all have no weight; give one of them some")
+        return self
+
 
 class TrainingSettings(Settings):
     """One training."""
@@ -113,9 +119,15 @@ class TrainingSettings(Settings):
 
 
 class ReplaySettings(Settings):
-    """Structures of the pretraining that join the batches of a training on DFT."""
+    """Perturbed structures of the pretraining, with their EAM labels, that join the batches of a training on DFT."""
 
-    share: float = Field(default=0.25, gt=0, lt=1, description="share of a batch that they are")
+    share: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="share of a batch that they are, in whole structures and at least one: one beside the two of the "
+        "default batch_size",
+    )
     weight: float = Field(default=0.1, gt=0, description="weight of each in the loss, beside config_weight")
 
     def size(self, batch_size: int) -> int:

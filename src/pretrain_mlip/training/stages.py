@@ -4,10 +4,11 @@
 ``sam``       likewise, with sharpness-aware steps.
 ``pretrain``  EAM labels of perturbed structures, random weights.
 ``finetune``  DFT labels, the weights of ``pretrain``; nothing is frozen unless asked for.
-``replay``    likewise, with some structures of ``pretrain`` in every batch, so that what they taught is not forgotten.
-``delta``     DFT labels minus the EAM, the weights of ``pretrain`` but for a last layer of zeros, so that training
-              starts from the EAM itself with features that know atoms; deployed as EAM + network. With ``replay`` the
-              network is held at zero on structures that the EAM alone has labels of.
+``replay``    likewise, with some perturbed structures of ``pretrain`` in every batch, so that what they taught is not
+              forgotten.
+``delta``     DFT labels minus the EAM, the weights of ``pretrain`` (random ones where ``delta.pretrained`` is false)
+              but for a last layer of zeros, so that training starts from the EAM itself with features that know atoms;
+              deployed as EAM + network. With ``delta.replay`` the network is held at zero on perturbed structures.
 
 All but ``delta`` learn energies relative to the reference energies of the elements, which are added again where the
 network is deployed. DFT strategies share the data, the number of epochs and the batch size, hence the gradient steps.
@@ -17,9 +18,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
@@ -52,14 +54,14 @@ class Strategy:
         baseline: what is subtracted before and added after: "e0" or "eam".
         start: the strategy whose weights it starts from.
         sharpness_aware: steps are.
-        replay: structures of the pretraining join every batch: always, never, or where the settings say so.
+        replay: perturbed structures join every batch.
     """
 
     labels: Literal["dft", "eam"] = "dft"
     baseline: Literal["e0", "eam"] = "e0"
     start: StrategyName | None = None
     sharpness_aware: bool = False
-    replay: Literal["always", "never", "asked"] = "never"
+    replay: bool = False
 
 
 STRATEGIES: dict[StrategyName, Strategy] = {
@@ -67,13 +69,18 @@ STRATEGIES: dict[StrategyName, Strategy] = {
     "sam": Strategy(sharpness_aware=True),
     "pretrain": Strategy(labels="eam"),
     "finetune": Strategy(start="pretrain"),
-    "replay": Strategy(start="pretrain", replay="always"),
-    "delta": Strategy(baseline="eam", start="pretrain", replay="asked"),
+    "replay": Strategy(start="pretrain", replay=True),
+    "delta": Strategy(baseline="eam", start="pretrain"),
 }
 assert set(STRATEGIES) == set(get_args(StrategyName))  # noqa: S101  # the type and the table name the same strategies
 
 
-def with_prerequisites(names: Sequence[StrategyName], *, foundation: bool = False) -> list[StrategyName]:
+def with_prerequisites(
+    names: Sequence[StrategyName],
+    strategies: Mapping[StrategyName, Strategy] = MappingProxyType(STRATEGIES),
+    *,
+    foundation: bool = False,
+) -> list[StrategyName]:
     """The strategies and those whose weights they start from, in an order in which they can be trained.
 
     With a ``foundation``, weights from elsewhere, none is added.
@@ -81,7 +88,7 @@ def with_prerequisites(names: Sequence[StrategyName], *, foundation: bool = Fals
     ordered: list[StrategyName] = []
 
     def add(name: StrategyName) -> None:
-        start = STRATEGIES[name].start
+        start = strategies[name].start
         if start is not None and not foundation:
             add(start)
         if name not in ordered:
@@ -152,7 +159,8 @@ def train_stage(
         folder: receives best.pt, last.pt, log.csv.
         seed: of the initial weights and of the order of structures.
         start: a trained network to start from.
-        fresh_output: start with an output of zero, and the scales of ``train``: features are kept, energies are not.
+        fresh_output: start with an output of zero, and the scales of ``train``: of a trained network the features are
+            kept, the energies are not.
         scale_from: graphs that set the scales of a fresh network (default: ``train``).
         replayed: graphs that join the batches of ``train``, with the same baseline.
         replay: how many of them, and with which weight.
@@ -172,6 +180,8 @@ def train_stage(
     network.set_dtype(dtype_named(settings.dtype))
     if start is None:
         network.set_scales(*_scales(scale_from or train))
+        if fresh_output:
+            network.reset_output()
     else:
         _start_from(start, network, name, train if fresh_output else None)
         settings = settings.model_copy(update={"learning_rate": settings.learning_rate or network.finetuning_rate})

@@ -15,8 +15,8 @@ from pretrain_mlip import keys
 from pretrain_mlip.errors import ComputationError, InputError
 from pretrain_mlip.files import make_folder, write_text
 from pretrain_mlip.potentials.checkpoint import read_checkpoint, write_checkpoint
-from pretrain_mlip.settings import flattened
-from pretrain_mlip.training.settings import WITHOUT_EFFECT, TrainingSettings
+from pretrain_mlip.settings import changes, flattened
+from pretrain_mlip.training.settings import WITHOUT_EFFECT
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]  # numbers by column
@@ -91,14 +91,35 @@ def _state_of(path: Path) -> dict[str, Any]:
 
 
 def is_finished(path: Path) -> bool:
-    """Whether the training in a folder has reached its end."""
-    if not (path / "best.pt").exists() or not (path / "last.pt").exists():
+    """Whether the training in a folder has reached its end.
+
+    Raises:
+        InputError: it has, but what it ended with is gone.
+    """
+    if not (path / "last.pt").exists():
         return False
     try:
         state = read_checkpoint(path / "last.pt").get("training")
     except InputError:  # damaged: the training will say so, and go on from the state before
         return False
-    return state is not None and bool(state["finished"])
+    if state is None or not state["finished"]:
+        return False
+    read_best(path / "best.pt")
+    return True
+
+
+def read_best(path: Path) -> dict[str, Any]:
+    """The best potential of a training.
+
+    Raises:
+        InputError: it is gone or damaged, and no other file has it.
+    """
+    try:
+        return read_checkpoint(path)
+    except InputError as error:
+        raise InputError(
+            f"{error}; it was the best so far, and no other file has it: remove {path.parent} to train anew"
+        ) from None
 
 
 @contextmanager
@@ -106,38 +127,41 @@ def refused_writes(path: Path) -> Iterator[None]:
     """Turn what the system says of a full or broken disk into a message."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError where a write fails
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    except OSError as error:
         raise ComputationError(
-            f"{path}: cannot be written ({reason}); the checkpoint before is unharmed: make room, then resume"
+            f"{path}: cannot be written ({error.strerror or error}); the checkpoint before is unharmed: make room, "
+            "then resume"
         ) from error
 
 
-def refuse_another(path: Path, state: dict[str, Any], settings: TrainingSettings, seed: int, fingerprint: str) -> None:
+def refuse_another(path: Path, state: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse a state from which a training would not end as the uninterrupted one does.
 
     Args:
         path: of the state, for messages.
         state: as it was written.
-        settings: of now.
-        seed: of now.
-        fingerprint: of the structures of now.
+        now: what identifies the training: ``settings``, ``network`` and whatever else has the names that the state has,
+            and ``structures``, a hash.
 
     Raises:
-        InputError: settings, seed or structures are others; names them.
+        InputError: settings, the network or structures are others; names what differs.
     """
-    now = flattened(settings.model_dump(mode="json")) | {"seed": seed}
-    then = flattened(state.get("settings", {})) | {"seed": state.get("seed")}
-    changed = [key for key in {**then, **now} if then.get(key) != now.get(key) and key not in WITHOUT_EFFECT]
-    if changed:
-        shown = ", ".join(f"{key} was {then.get(key)}, is {now.get(key)}" for key in sorted(changed)[:5])
+    old, new = (_named(found) for found in (state.get("identity", {}), now))
+    if found := changes(old, new):
         raise InputError(
-            f"{path}: was written with other settings ({shown}); resume with the same, or choose another folder"
+            f"{path}: belongs to another training ({found}); resume with the same, or choose another folder"
         )
-    if state.get("structures") != fingerprint:
+    if state["identity"]["structures"] != now["structures"]:
         raise InputError(
-            f"{path}: the structures or their labels have changed since; resume with the same, or choose another folder"
+            f"{path}: the structures, their labels or their weights have changed since; resume with the same, or "
+            "choose another folder"
         )
+
+
+def _named(identity: dict[str, Any]) -> dict[str, Any]:
+    found = {**identity, **identity.get("settings", {})}  # settings by their own names
+    flat = flattened({key: value for key, value in found.items() if key not in ("settings", "structures")})
+    return {key: value for key, value in flat.items() if key not in WITHOUT_EFFECT}
 
 
 def to_csv(history: Sequence[Row]) -> str:
@@ -158,6 +182,18 @@ def note_of(row: Row) -> str:
     if "val_forces_mae" in row:
         parts.append(f"F {1e3 * row['val_forces_mae']:.0f} meV/Å")
     return ", ".join(parts)
+
+
+def last_note(path: Path) -> tuple[int, str]:
+    """Epochs that a log.csv has, and ``note_of`` the newest with its newest validation; nothing where there is none."""
+    if not path.exists():
+        return 0, ""
+    with path.open(newline="") as stream:
+        rows = [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(stream)]
+    newest: Row = {}
+    for row in rows:
+        newest |= row
+    return len(rows), note_of(newest) if newest else ""
 
 
 def note_of_kinds(row: Row, kinds: Iterable[str]) -> str:

@@ -69,7 +69,7 @@ class M3GNet(Network):
     kind = "m3gnet"
     settings_class = M3GNetSettings
     learning_rate = 5e-3
-    finetuning_rate = 2.5e-3
+    finetuning_rate = 5e-3
     settings: M3GNetSettings
 
     def __init__(self, elements: Sequence[str], settings: M3GNetSettings) -> None:
