@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from torch_geometric.data import Data
 
 from pretrain_mlip.potentials.base import ReferenceEnergies
@@ -31,3 +34,19 @@ def small_network() -> Network:
 
 def train(folder: Path, settings: TrainingSettings = SETTINGS, **changes: object) -> TrainingResult:
     return Training(small_network(), graphs(0, 8), graphs(8, 11), settings, folder, **changes).run()  # type: ignore[arg-type]
+
+
+@contextmanager
+def killed_after(epoch: int) -> Iterator[None]:
+    """Trainings end as soon as they have written the state of an epoch."""
+    save = Training._save
+
+    def interrupted(self: Training) -> None:
+        save(self)
+        if self.epoch == epoch:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Training, "_save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            yield

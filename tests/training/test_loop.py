@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.training.small import E0, SETTINGS, SMALL, graphs, train
+from tests.training.small import E0, SETTINGS, SMALL, graphs, killed_after, train
 from torch_geometric.data import Data
 
 from pretrain_mlip import keys
@@ -53,21 +53,12 @@ def test_the_best_weights_have_the_reported_error(tmp_path: Path) -> None:
     assert float(np.mean(errors)) == pytest.approx(min(row["val_forces_mae"] for row in result.history), rel=1e-5)
 
 
-def test_interrupted_after_any_epoch_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_after_any_epoch_ends_the_same(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole")
     for stop in (1, 3):
         folder = tmp_path / f"stop{stop}"
-        save = Training._save
-
-        def interrupted(self: Training, stop: int = stop, save=save) -> None:
-            save(self)
-            if self.epoch == stop:
-                raise KeyboardInterrupt
-
-        with monkeypatch.context() as patched:
-            patched.setattr(Training, "_save", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                train(folder)
+        with killed_after(stop):
+            train(folder)
         resumed = train(folder)
         for name, value in whole.network.state_dict().items():
             assert (value == resumed.network.state_dict()[name]).all()
@@ -121,22 +112,11 @@ def test_tensorboard_that_is_not_installed_is_said_first(tmp_path: Path, monkeyp
     assert not (tmp_path / "last.pt").exists()
 
 
-def test_tensorboard_has_every_epoch_once_also_after_an_interruption(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorboard_has_every_epoch_once_also_after_an_interruption(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    save = Training._save
-
-    def interrupted(self: Training) -> None:
-        save(self)
-        if self.epoch == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Training, "_save", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path, SETTINGS.model_copy(update={"tensorboard": True}))
+    with killed_after(2):
+        train(tmp_path, SETTINGS.model_copy(update={"tensorboard": True}))
     history = train(tmp_path, SETTINGS.model_copy(update={"tensorboard": True})).history
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
@@ -170,17 +150,8 @@ def test_other_ways_to_train_resume_too(tmp_path: Path, changes: dict[str, Any])
     assert any(
         not torch.equal(value, plain.network.state_dict()[name]) for name, value in whole.network.state_dict().items()
     )
-    end = Training._end_epoch
-
-    def interrupted(self: Training) -> None:
-        end(self)
-        if self.epoch == 3:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Training, "_end_epoch", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "stopped", settings)
+    with killed_after(3):
+        train(tmp_path / "stopped", settings)
     resumed = train(tmp_path / "stopped", settings)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.small import E0, SETTINGS, SMALL, graphs, small_network, train
+from tests.training.small import E0, SETTINGS, SMALL, graphs, killed_after, small_network, train
 
 from pretrain_mlip import keys
 from pretrain_mlip.errors import InputError
@@ -86,17 +86,8 @@ def test_the_best_potential_is_not_made_up_where_it_is_lost(tmp_path: Path) -> N
 
 
 def test_a_best_potential_that_is_lost_is_told_before_more_is_trained(tmp_path: Path) -> None:
-    end = Training._end_epoch
-
-    def interrupted(self: Training) -> None:
-        end(self)
-        if self.epoch == 3:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Training, "_end_epoch", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path)
+    with killed_after(3):
+        train(tmp_path)
     (tmp_path / "best.pt").unlink()
     before = (tmp_path / "log.csv").read_text()
     with pytest.raises(InputError, match="no other file has it"):
