@@ -12,6 +12,7 @@ from tests.pipeline.tiny import TINY, config
 from pretrain_mlip.errors import InputError
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.run import resume_pipeline, run_pipeline
+from pretrain_mlip.report.results import Results
 from pretrain_mlip.structures.datasets import load_dataset
 from pretrain_mlip.structures.io import set_labels, write_structures
 
@@ -30,6 +31,17 @@ def test_an_edited_config_is_refused_by_resume_key_by_key(tmp_path: Path) -> Non
     path.write_text(text.replace("workers: 1", "workers: 2"))  # changes no result
     resume_pipeline(run)
     assert RunFolder(run).potential("vanilla").exists()
+
+
+def test_more_strategies_can_be_trained_until_they_are_compared(tmp_path: Path) -> None:
+    run = run_pipeline(config(tmp_path / "run", **PLAIN), until="training")
+    before = RunFolder(run).potential("vanilla").stat().st_mtime_ns
+    more = PLAIN | {"strategies": ["vanilla", "sam"]}
+    run_pipeline(config(run, **more))
+    assert RunFolder(run).potential("vanilla").stat().st_mtime_ns == before
+    assert set(Results.read(run).errors or {}) == {"eam", "vanilla", "sam"}
+    with pytest.raises(InputError, match=r"strategies was \['vanilla', 'sam'\], is \['vanilla'\]"):
+        run_pipeline(config(run, **PLAIN))
 
 
 def test_many_changes_are_counted(tmp_path: Path) -> None:

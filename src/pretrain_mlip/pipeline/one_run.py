@@ -322,6 +322,8 @@ def check_same(folder: RunFolder, config: RunConfig) -> None:
     results = Results.read(folder.path) if (folder.path / FILE_NAME).exists() else None
     unused = {name for name, section in TRIALS.items() if results is None or getattr(results, section) is None}
     unused.update(EXAMINATIONS)
+    if results is None or results.errors is None:
+        unused.add("strategies")  # nothing compares them yet: more may be trained in the same folder
     old, new = (settings_of_results(settings, unused) for settings in (folder.read_started_with(), config))
     if found := changes(old, new):
         raise InputError(
