@@ -310,11 +310,14 @@ def _watched(folder: RunFolder, config: RunConfig, stages: Sequence[_Stage]) -> 
             name = stage.strategy if config.ensemble == 1 else f"{stage.strategy} {stage.member}"
             tasks[stage] = bar.add_task(name, total=stage_settings(config, stage.strategy).epochs, note="")
 
+        def look() -> None:
+            for stage, task in tasks.items():
+                epochs, note = last_note(_folder(folder, config, stage) / "log.csv")
+                bar.update(task, completed=epochs, note=note)
+
         def watch() -> None:
             while not done.wait(1.0):
-                for stage, task in tasks.items():
-                    epochs, note = last_note(_folder(folder, config, stage) / "log.csv")
-                    bar.update(task, completed=epochs, note=note)
+                look()
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -323,3 +326,4 @@ def _watched(folder: RunFolder, config: RunConfig, stages: Sequence[_Stage]) -> 
         finally:
             done.set()
             thread.join()
+            look()
