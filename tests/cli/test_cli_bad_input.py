@@ -64,7 +64,8 @@ def test_bad_data(kind: str, words: tuple[str, ...], command: str, tmp_path: Pat
         message = fails("run", f"data.source={path}", f"output={out}")
     for word in words:
         assert word in message
-    assert not [file for file in out.rglob("*") if file.is_file() and file.name not in ("config.yaml", "log.txt")]
+    begun = ("config.yaml", ".settings.yaml", "log.txt")
+    assert not [file for file in out.rglob("*") if file.is_file() and file.name not in begun]
 
 
 def test_missing_files(tmp_path: Path, eam: Path) -> None:
