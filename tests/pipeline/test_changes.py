@@ -64,6 +64,7 @@ def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
             go_on()
     assert not (run / "models").exists()
     source.rename(tmp_path / "elsewhere.extxyz")
+    source.mkdir()  # no file, so that it is not looked at
     resume_pipeline(run)  # with the copy that it has
     assert RunFolder(run).potential("vanilla").exists()
 
@@ -77,9 +78,9 @@ def test_forces_that_are_all_zero_are_refused_unless_they_are_left_out(tmp_path:
     message = r"zero\.extxyz: all forces of the training set are exactly zero; .*loss\.forces=0 eam\.forces_weight=0"
     with pytest.raises(InputError, match=message):
         run_pipeline(config(tmp_path / "run", text, **PLAIN))
-    assert not (tmp_path / "run" / "eam").exists()
+    assert not (tmp_path / "run" / "data").exists()  # so that the remedy can be tried in the same folder
     without = text.replace("max_iterations: 15", "max_iterations: 15, forces_weight: 0").replace(
         "training: {epochs: 4,", "training: {loss: {forces: 0}, metric: energy, epochs: 4,"
     )
-    run = run_pipeline(config(tmp_path / "energies", without, **PLAIN), until="training")
+    run = run_pipeline(config(tmp_path / "run", without, **PLAIN), until="training")
     assert RunFolder(run).potential("vanilla").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -65,6 +66,16 @@ def test_a_bit_that_a_disk_has_changed_is_found(tmp_path: Path, caplog: pytest.L
     assert "going on from before.pt" in caplog.text
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[name])
+
+
+def test_a_damaged_directory_of_the_archive_is_found(tmp_path: Path) -> None:
+    """A changed method of compression, which inflates what was never compressed."""
+    train(tmp_path, SETTINGS.model_copy(update={"epochs": 1}))
+    content = bytearray((tmp_path / "last.pt").read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 10] ^= 8
+    (tmp_path / "last.pt").write_bytes(bytes(content))
+    with pytest.raises(InputError, match=r"last\.pt: (not a readable checkpoint|damaged)"):
+        read_checkpoint(tmp_path / "last.pt")
 
 
 def test_the_best_potential_is_not_made_up_where_it_is_lost(tmp_path: Path) -> None:
@@ -141,6 +152,12 @@ def test_refuses_to_continue_something_else(tmp_path: Path) -> None:
     frozen.embedding.weight.requires_grad_(False)
     with pytest.raises(InputError, match=r"another training \(frozen was \[\], is \['embedding\.weight'\]\)"):
         Training(frozen, graphs(0, 8), graphs(8, 11), SETTINGS, tmp_path).run()
+    content = read_checkpoint(tmp_path / "last.pt")
+    del content["training"]["identity"]
+    shutil.copytree(tmp_path, tmp_path / "old")
+    torch.save(content, tmp_path / "old" / "last.pt")
+    with pytest.raises(InputError, match="was written by an earlier version"):
+        train(tmp_path / "old")
     data = graphs(0, 8)
     data[3][keys.ENERGY] += 1e-3
     with pytest.raises(InputError, match="the structures, their labels or their weights have changed since"):

@@ -61,8 +61,7 @@ class Run:
         log.info("run in %s", self.folder.path)
         torch.set_num_threads(self.config.threads)
         with self._timed("data"):
-            splits = preparation.prepare_data(self.folder, self.config.data)
-            self._refuse_zero_forces(splits)
+            splits = preparation.prepare_data(self.folder, self.config.data, self._refuse_zero_forces)
             if until == "report":
                 self._refuse_early(splits)
             self._describe_data(splits)

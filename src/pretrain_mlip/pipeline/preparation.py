@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -42,8 +42,15 @@ log = logging.getLogger(__name__)
 MANY = 5000  # structures whose labels take longer than worker processes to start
 
 
-def prepare_data(folder: RunFolder, settings: DataSettings) -> Splits:
+def prepare_data(
+    folder: RunFolder, settings: DataSettings, refuse: Callable[[Splits], None] = lambda _: None
+) -> Splits:
     """Read, check and split the DFT structures, and write them into the run; or read what is already there.
+
+    Args:
+        folder: of the run.
+        settings: which structures.
+        refuse: raises InputError where they are of no use, before anything is written.
 
     Raises:
         InputError: see ``read_structures``, ``check_structures``, ``split_structures``; or a file is no longer what the
@@ -60,6 +67,7 @@ def prepare_data(folder: RunFolder, settings: DataSettings) -> Splits:
             if finding.severity == "warning":
                 log.warning("%s", finding.message)
         splits = split_structures(frames, settings.split)
+        refuse(splits)
         for name, part in zip(SPLITS, splits, strict=True):
             if part:
                 write_structures(folder.data(name), part)
@@ -76,9 +84,13 @@ def _hashes(names: Sequence[str]) -> dict[str, str]:
 def _refuse_changed(folder: RunFolder) -> None:
     """A run goes on without its input; where that is still there, it has to be the same."""
     then = read_json(folder.sources) if folder.sources.exists() else {}
-    now = _hashes(list(then))
-    for name in now:
-        if now[name] != then[name]:
+    for name in then:
+        try:
+            now = _hashes([name])
+        except OSError as error:  # somebody else's file, say
+            log.warning("%s: cannot be read (%s); the run goes on with what it read then", name, error.strerror)
+            continue
+        if now not in ({}, {name: then[name]}):
             raise InputError(
                 f"{name}: has changed since {folder.path} was begun; restore it, or choose another output. To go on "
                 "with what was read then, of which the run has a copy, rename the file"

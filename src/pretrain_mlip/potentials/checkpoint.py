@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import pickle
 import re
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from pretrain_mlip.potentials.zbl import ZBL
 FORMAT = "pretrain-mlip"
 FORMAT_VERSION = 1
 _UNREADABLE = (  # what torch.load raises for files that torch.save did not write
-    *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
     *(RuntimeError, LookupError, TypeError, ValueError, AttributeError),
 )
 

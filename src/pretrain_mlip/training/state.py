@@ -146,7 +146,9 @@ def refuse_another(path: Path, state: dict[str, Any], now: dict[str, Any]) -> No
     Raises:
         InputError: settings, the network or structures are others; names what differs.
     """
-    old, new = (_named(found) for found in (state.get("identity", {}), now))
+    if "identity" not in state:
+        raise InputError(f"{path}: was written by an earlier version; remove {path.parent} to train anew")
+    old, new = (_named(found) for found in (state["identity"], now))
     if found := changes(old, new):
         raise InputError(
             f"{path}: belongs to another training ({found}); resume with the same, or choose another folder"
