@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from pretrain_mlip.errors import InputError
+from pretrain_mlip.errors import ComputationError, InputError
 
 try:
     import fcntl
@@ -114,6 +114,19 @@ def _lock(path: Path) -> TextIO | None:
 def disk_fails(error: BaseException) -> bool:
     """Whether an error says that a disk takes no more, which is nobody's fault but the disk's."""
     return isinstance(error, OSError) and error.errno in DISK
+
+
+@contextmanager
+def refused_writes(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
+    """Turn what the system says of a full or broken disk into a message.
+
+    Raises:
+        ComputationError: the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ComputationError(f"{path}: cannot be written ({error.strerror or error}); {remedy}") from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.pipeline.tiny import TINY, config
 
 from pretrain_mlip.errors import InputError
+from pretrain_mlip.pipeline import preparation
 from pretrain_mlip.pipeline.folder import RunFolder
 from pretrain_mlip.pipeline.run import resume_pipeline, run_pipeline
 from pretrain_mlip.report.results import Results
@@ -67,6 +68,22 @@ def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:
     source.mkdir()  # no file, so that it is not looked at
     resume_pipeline(run)  # with the copy that it has
     assert RunFolder(run).potential("vanilla").exists()
+
+
+def test_a_file_that_cannot_be_read_any_more_is_not_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tmp_path / "mine.extxyz"
+    write_structures(source, load_dataset("silica_mini")[:14])
+    text = TINY.replace("source: silica_mini", f"source: {source}")
+    run = run_pipeline(config(tmp_path / "run", text, **PLAIN), until="preparation")
+
+    def denied(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(preparation, "sha256", denied)
+    run_pipeline(config(run, text, **PLAIN), until="preparation")
+    assert "mine.extxyz: cannot be read (Permission denied); the run goes on with what it read then" in caplog.text
 
 
 def test_forces_that_are_all_zero_are_refused_unless_they_are_left_out(tmp_path: Path) -> None:

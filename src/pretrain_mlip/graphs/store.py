@@ -14,8 +14,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import finalize
@@ -26,12 +25,13 @@ from torch_geometric.data import Data
 
 from pretrain_mlip import keys
 from pretrain_mlip.errors import ComputationError, InputError
-from pretrain_mlip.files import atomic_path, read_json
+from pretrain_mlip.files import atomic_path, read_json, refused_writes
 from pretrain_mlip.graphs.records import decode, digest, encode
 from pretrain_mlip.graphs.sequences import Graphs
 
 FORMAT = 1  # of records and of the files that hold them
 PLAN = "plan.json"
+PARTS_STAY = "make room, then go on with the run: parts of the store that are done stay"
 _RECORDS = "records"
 _USER_BLOCK = 512  # bytes, the least that HDF5 allows
 _UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what h5py raises for damaged files
@@ -64,7 +64,7 @@ def write_part(path: Path, key: str, graphs: Iterable[Data]) -> None:
         ComputationError: the disk is full, or cannot be written to; nothing is left behind.
     """
     records, offsets, checksums, edges, digests, kinds = [], [0], [], [], [], set()
-    with refused_writes(path), atomic_path(path) as temporary, temporary.open("wb") as stream:
+    with refused_writes(path, PARTS_STAY), atomic_path(path) as temporary, temporary.open("wb") as stream:
         for graph in graphs:
             record = encode(graph)
             records.append(record)
@@ -103,22 +103,6 @@ def _hdf5(key: str, records: np.ndarray, **index: np.ndarray) -> bytes:
 def _heading(content: bytes | memoryview) -> bytes:
     """The block that HDF5 leaves to its users. A damaged file never gets to HDF5, which may read it without end."""
     return f"graphs of pretrain-mlip, CRC-32 {zlib.crc32(content):08x}\n".encode().ljust(_USER_BLOCK, b"\0")
-
-
-@contextmanager
-def refused_writes(path: Path) -> Iterator[None]:
-    """Turn what the system says of a full or broken disk into a message.
-
-    Raises:
-        ComputationError: a file cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise ComputationError(
-            f"{path}: cannot be written ({error.strerror or error}); make room, then go on with the run: parts of the "
-            "store that are done stay"
-        ) from error
 
 
 def check_part(path: Path, key: str) -> Part:

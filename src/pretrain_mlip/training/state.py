@@ -6,20 +6,20 @@ import csv
 import io
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pretrain_mlip import keys
-from pretrain_mlip.errors import ComputationError, InputError
-from pretrain_mlip.files import make_folder, write_text
+from pretrain_mlip.errors import InputError
+from pretrain_mlip.files import make_folder, refused_writes, write_text
 from pretrain_mlip.potentials.checkpoint import read_checkpoint, write_checkpoint
 from pretrain_mlip.settings import changes, flattened
 from pretrain_mlip.training.settings import WITHOUT_EFFECT
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]  # numbers by column
+UNHARMED = "the checkpoint before is unharmed: make room, then resume"
 
 
 class TrainingFolder:
@@ -41,7 +41,7 @@ class TrainingFolder:
         Raises:
             ComputationError: the disk is full, or cannot be written to; what was there is unharmed.
         """
-        with refused_writes(self.last):
+        with refused_writes(self.last, UNHARMED):
             temporary = self.path / "next.pt"
             write_checkpoint(temporary, content)
             if self.last.exists():
@@ -55,7 +55,7 @@ class TrainingFolder:
         Raises:
             ComputationError: as for ``write_last``.
         """
-        with refused_writes(self.best):
+        with refused_writes(self.best, UNHARMED):
             write_checkpoint(self.best, content)
 
     def read_last(self) -> tuple[Path, dict[str, Any]] | None:
@@ -120,18 +120,6 @@ def read_best(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{error}; it was the best so far, and no other file has it: remove {path.parent} to train anew"
         ) from None
-
-
-@contextmanager
-def refused_writes(path: Path) -> Iterator[None]:
-    """Turn what the system says of a full or broken disk into a message."""
-    try:
-        yield
-    except OSError as error:
-        raise ComputationError(
-            f"{path}: cannot be written ({error.strerror or error}); the checkpoint before is unharmed: make room, "
-            "then resume"
-        ) from error
 
 
 def refuse_another(path: Path, state: dict[str, Any], now: dict[str, Any]) -> None:

@@ -15,15 +15,15 @@ from torch_geometric.data import Data
 from pretrain_mlip import __version__
 from pretrain_mlip.console import track
 from pretrain_mlip.errors import InputError
-from pretrain_mlip.files import make_folder, read_json, sha256, write_json
+from pretrain_mlip.files import make_folder, read_json, refused_writes, sha256, write_json
 from pretrain_mlip.graphs.store import (
     FORMAT,
+    PARTS_STAY,
     PLAN,
     Damaged,
     check_part,
     part_keys,
     part_path,
-    refused_writes,
     write_part,
 )
 from pretrain_mlip.parallel import run_in_processes
@@ -68,7 +68,7 @@ def build_store(folder: Path, source: Path, cutoff: float, baseline: Potential, 
         make_folder(folder)
         for path in folder.glob("*.h5"):
             path.unlink()
-        with refused_writes(folder / PLAN):
+        with refused_writes(folder / PLAN, PARTS_STAY):
             write_json(folder / PLAN, plan)
     tasks = [
         _Task(source, Span(start, stop, line), first, cutoff, baseline, part_path(folder, number), key)
